@@ -1,0 +1,115 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check all input of a run on the controller, before a host is touched. Documented with the module of the same name."""
+from __future__ import annotations
+
+import difflib
+import getpass
+import os
+import socket
+import time
+import uuid
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _envfile, _rules
+
+def check(settings):
+    """All that is wrong with the settings of one host, as sentences."""
+    wrong = []
+
+    def attempt(function, *args):
+        try:
+            return function(*args)
+        except _rules.Refused as error:
+            wrong.append(str(error))
+            return None
+
+    attempt(_rules.check_app, settings["app"])
+    attempt(_rules.check_domain, settings["domain"])
+    attempt(_rules.check_ports, settings["ports"])
+    attempt(_rules.check_listen, settings["listen"])
+    attempt(_rules.check_choice, settings["service_manager"], "bluegreen_service_manager", ("systemd", "daemon"))
+    for name in ("root", "nginx_conf_dir", "facts_dir"):
+        attempt(_rules.check_path, settings[name], f"bluegreen_{name}")
+    attempt(_rules.check_url_path, settings["health_path"])
+    attempt(_rules.check_whole, settings["health_status"], "bluegreen_health_status", 100, 599)
+    attempt(_rules.check_whole, settings["health_timeout"], "bluegreen_health_timeout", 1, 3600)
+    attempt(_rules.check_whole, settings["stop_timeout"], "bluegreen_stop_timeout", 1, 3600)
+    attempt(_rules.check_whole, settings["keep_releases"], "bluegreen_keep_releases", 0, 1000)
+    if settings.get("version"):
+        attempt(_rules.check_version, settings["version"])
+    attempt(_envfile.from_mapping, settings["env"])
+    if settings.get("env_file"):
+        attempt(_check_env_file, settings["env_file"])
+    return wrong
+
+
+def _check_env_file(path):
+    try:
+        with open(path, encoding="utf-8") as stream:
+            _envfile.parse_dotenv(stream.read(), f"bluegreen_env_file {path}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _rules.Refused(f"bluegreen_env_file cannot be read: {getattr(error, 'strerror', 'not UTF-8')}: {path}") from None
+
+
+def misspelt(names, known):
+    """Sentences for variables that look like ours and are not."""
+    wrong = []
+    for name in sorted(names):
+        if not name.startswith("bluegreen_") or name in known:
+            continue
+        near = difflib.get_close_matches(name, sorted(known), 1)
+        wrong.append(f"{name} is not a variable of this collection" + (f"; is {near[0]} meant?" if near else ""))
+    return wrong
+
+
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        args = dict(self._task.args)
+        known = {f"bluegreen_{name}" for name in args["settings"]}
+        wrong = misspelt(task_vars, known) + check(args["settings"])
+        if args.get("color"):
+            try:
+                _rules.check_color(args["color"])
+            except _rules.Refused as error:
+                wrong.append(str(error))
+        if args.get("artifact_needed"):
+            wrong += self._check_artifact(args["settings"], result)
+        if wrong:
+            raise AnsibleActionFail("\n".join(wrong) if len(wrong) == 1 else "\n- ".join(["this is wrong:", *wrong]))
+        result["run"] = {
+            "id": f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
+            "holder": f"{_user()}@{socket.gethostname()}",
+        }
+        return result
+
+    def _check_artifact(self, settings, result):
+        artifact, checksum = settings.get("artifact"), settings.get("artifact_checksum")
+        try:
+            _rules.check_artifact(artifact, checksum)
+            if _rules.is_url(artifact):
+                return []
+            path = os.path.abspath(os.path.expanduser(artifact))
+            if not os.path.isfile(path):
+                raise _rules.Refused(f"bluegreen_artifact: there is no file {path} on this machine; build.yml makes one")
+            found = _artifact.inspect(path, settings["app"])
+            if checksum and _rules.check_checksum(checksum) != found["sha256"]:
+                raise _rules.Refused(f"bluegreen_artifact has SHA-256 {found['sha256']}, which is not its checksum")
+            if settings.get("version") and settings["version"] != found["version"]:
+                raise _rules.Refused(
+                    f"bluegreen_version is {settings['version']}, but the artifact holds {found['version']}"
+                )
+            result["inspected"] = found
+            return []
+        except _rules.Refused as error:
+            return [str(error)]
+
+
+def _user():
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,52 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Options that say which app is meant and where it lives; every module takes them."""
+
+    DOCUMENTATION = r"""
+options:
+  app:
+    description: Name of the release, C([a-z][a-z0-9_]{0,31}). The app's user, units and nginx upstreams carry it too.
+    type: str
+    required: true
+  root:
+    description: Directory of the app on the host, an absolute path.
+    type: path
+    required: true
+  domain:
+    description: The C(server_name) that nginx answers to for this app.
+    type: str
+    required: true
+  ports:
+    description: TCP port of each slot, two different whole numbers from 1024 to 65535 under the keys C(blue) and C(green).
+    type: dict
+    required: true
+  listen:
+    description: Port, or IPv4 address and port, that nginx listens on for this app.
+    type: str
+    required: true
+  service_manager:
+    description:
+      - What runs the slots.
+      - With V(systemd), a unit for each slot; with V(daemon), the release's own C(daemon) command.
+    type: str
+    required: true
+    choices: [systemd, daemon]
+  nginx_conf_dir:
+    description: Directory of C(nginx.conf).
+    type: path
+    default: /etc/nginx
+  facts_dir:
+    description: Directory of the host's local facts.
+    type: path
+    default: /etc/ansible/facts.d
+attributes:
+  check_mode:
+    description: Can run in check mode and predict what would change, without changing it.
+  diff_mode:
+    description: Can show what changed, or would change, in diff mode.
+"""

@@ -1,0 +1,92 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters of the playbooks; each is documented in a file of its own name beside this one."""
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
+from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused, module_name
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _group
+
+
+def _registered(hostvars, hosts, name):
+    """host to what it registered under a name; only for hosts that did."""
+    found = {}
+    for host in hosts:
+        result = hostvars[host].get(name) if host in hostvars else None
+        if result:
+            found[host] = result
+    return found
+
+
+def slot_env(env, dotenv=None):
+    try:
+        user = _envfile.parse_dotenv(dotenv) if dotenv else {}
+        user.update(_envfile.from_mapping(env or {}))
+        return _envfile.pack(user)
+    except Refused as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
+def verdict(hostvars, hosts, steps):
+    names = [step.rstrip("?") for step in steps]
+    results = {
+        host: {name: (hostvars[host] if host in hostvars else {}).get(f"__bluegreen_{name}") for name in names}
+        for host in hosts
+    }
+    return _group.verdict(results, hosts, steps)
+
+
+def deploy_plan(hostvars, hosts):
+    infos = _registered(hostvars, hosts, "__bluegreen_info")
+    later = _registered(hostvars, hosts, "__bluegreen_setup")
+    infos.update({host: info for host, info in later.items() if info.get("ok")})
+    return _group.deploy_plan(infos)
+
+
+def switch_plan(hostvars, hosts, color=None, release=None):
+    return _group.switch_plan(_registered(hostvars, hosts, "__bluegreen_info"), color or None, release or None)
+
+
+def rollback_plan(hostvars, hosts):
+    return _group.rollback_plan(_registered(hostvars, hosts, "__bluegreen_info"))
+
+
+def failure_lines(judged, operation, after=""):
+    return _group.failure_lines(operation, judged["failed"], after)
+
+
+def deploy_lines(hostvars, hosts):
+    installed = _registered(hostvars, hosts, "__bluegreen_release")
+    releases = {host: result.get("release") for host, result in installed.items()}
+    return _group.deploy_lines(_registered(hostvars, hosts, "__bluegreen_info"), releases)
+
+
+def switch_lines(hostvars, hosts, plan):
+    return _group.switch_lines(_registered(hostvars, hosts, "__bluegreen_info"), plan)
+
+
+def status_lines(hostvars, hosts):
+    return _group.status_lines({host: hostvars[host].get("__bluegreen_info") or {} for host in hosts})
+
+
+def in_doubt(hostvars, hosts):
+    return _group.in_doubt({host: hostvars[host].get("__bluegreen_info") or {} for host in hosts})
+
+
+class FilterModule:
+    def filters(self):
+        return {
+            "slot_env": slot_env,
+            "module_name": module_name,
+            "verdict": verdict,
+            "deploy_plan": deploy_plan,
+            "switch_plan": switch_plan,
+            "rollback_plan": rollback_plan,
+            "failure_lines": failure_lines,
+            "deploy_lines": deploy_lines,
+            "switch_lines": switch_lines,
+            "status_lines": status_lines,
+            "in_doubt": in_doubt,
+        }

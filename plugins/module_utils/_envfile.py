@@ -1,0 +1,190 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The environment of a slot: read from the user, written for systemd and a shell alike. Private to this collection.
+
+One quoting serves both readers of the written file: a double-quoted value in which a backslash stands before the four
+characters backslash, double quote, dollar and backtick. POSIX sh (2.2.3) and systemd.exec(5), EnvironmentFile=, both give
+back the same text; C(tests/unit) and the molecule scenario compare the two.
+"""
+from __future__ import annotations
+
+import base64
+import json
+import re
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+
+_NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
+# Tab is the one control character that systemd lets into a variable.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_QUOTED = re.compile(r'([\\"$`])')
+
+# What makes a slot a slot; a value of the user's would point one slot at the other.
+OWNED = ("BLUEGREEN_COLOR", "PORT", "RELEASE_NODE", "RELEASE_TMP")
+# bin/<app> works these out itself; an inherited RELEASE_VSN, for one, breaks every other version.
+_COMPUTED = ("RELEASE_COMMAND", "RELEASE_NAME", "RELEASE_PROG", "RELEASE_ROOT", "RELEASE_SYS_CONFIG", "RELEASE_VSN")
+
+# Too short or too common to be a secret, and hiding them would make a log unreadable.
+_PLAIN = re.compile(r"\A(\d{1,5}|.{0,3}|true|false|prod|production|staging|info|debug|warn|warning|error|C\.UTF-8)\Z")
+
+
+def _check(name, value, where):
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise Refused(f"{where}: {name!r} is not a variable name: letters, digits and _ are allowed, no digit first")
+    if name in OWNED:
+        hint = "set bluegreen_ports instead" if name == "PORT" else "it is what tells the two slots apart"
+        raise Refused(f"{where}: {name} belongs to the slot; {hint}")
+    if name in _COMPUTED:
+        raise Refused(f"{where}: {name} is worked out by bin/<app> itself; leave it out")
+    # Values are never shown: any of them may be a secret.
+    if _CONTROL.search(value):
+        raise Refused(
+            f"{where}: the value of {name} has a newline or another control character, which an env file cannot hold; "
+            "encode it (for example base64) and decode it in runtime.exs"
+        )
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise Refused(f"{where}: the value of {name} is not valid Unicode") from None
+    if size > 65536:
+        raise Refused(f"{where}: the value of {name} has {size} bytes; 65536 are allowed")
+    return value
+
+
+def from_mapping(env, where="bluegreen_env"):
+    """Check a mapping of the user's; booleans and numbers become the text that a shell would have."""
+    if not isinstance(env, dict):
+        raise Refused(f"{where} is not a mapping of variable names to values")
+    result = {}
+    for name, value in env.items():
+        if value is None:
+            raise Refused(f"{where}: {name} has no value; write '' for an empty one")
+        if isinstance(value, bool):
+            value = "true" if value else "false"
+        elif isinstance(value, (int, float)):
+            value = str(value)
+        elif not isinstance(value, str):
+            raise Refused(f"{where}: {name} is a {type(value).__name__}; text, a number or true/false is allowed")
+        result[name] = _check(name, str(value), where)
+    return result
+
+
+def parse_dotenv(text, where="bluegreen_env_file"):
+    """Read a dotenv file: NAME=value lines, with or without C(export), single or double quotes, comments.
+
+    Programs disagree on what C($) means in such a file, so outside single quotes it has to be escaped: better an error
+    than another value than the one meant.
+    """
+    result = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.rstrip("\r").lstrip()
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("export "):
+            line = line[7:].lstrip()
+        name, equals, rest = line.partition("=")
+        place = f"{where} line {number}"
+        if not equals or not _NAME.match(name):
+            raise Refused(f"{place}: not NAME=value, with a name of letters, digits and _")
+        result[name] = _check(name, _dotenv_value(rest, name, place), place)
+    return result
+
+
+def _dotenv_value(rest, name, place):
+    if rest[:1] == "'":
+        value, closed, tail = rest[1:].partition("'")
+    elif rest[:1] == '"':
+        match = re.match(r'"((?:[^"\\]|\\.)*)"', rest)
+        closed, tail = bool(match), rest[match.end():] if match else ""
+        value = match.group(1) if match else ""
+        if re.search(r"(?<!\\)(?:\\\\)*[$`]", value):
+            raise Refused(f"{place}: {name} has a $ or a backtick in double quotes; put the value in single quotes")
+        value = re.sub(r'\\([\\"$`])', r"\1", value)
+    else:
+        value, closed, tail = re.split(r"\s#", rest, maxsplit=1)[0].strip(), True, ""
+        if re.search(r"[$`\\'\"]", value):
+            raise Refused(f"{place}: {name} has a quote, $, backtick or backslash; put the value in single quotes")
+    if not closed:
+        raise Refused(f"{place}: the quote that opens the value of {name} is not closed on that line")
+    if tail.strip() and not tail.lstrip().startswith("#"):
+        raise Refused(f"{place}: something follows the closing quote of {name}")
+    return value
+
+
+def pack(env):
+    """A mapping as one opaque word. Ansible hides an option only as a whole: hiding each value by itself would also
+    blank every C(10) or C(true) in the rest of the output."""
+    return base64.b64encode(json.dumps(env, sort_keys=True).encode("utf-8")).decode("ascii")
+
+
+def unpack(packed):
+    return from_mapping(json.loads(base64.b64decode(packed).decode("utf-8")))
+
+
+def slot_env(user, color, port, app, state_dir, cookie, domain):
+    """All variables of a slot: the user's over our defaults, and what the slot owns over both."""
+    env = {
+        "ERL_CRASH_DUMP": f"{state_dir}/erl_crash.dump",
+        "HOME": state_dir,
+        "LANG": "C.UTF-8",
+        # Without it a Phoenix release boots, answers `pid`, and listens to nobody.
+        "PHX_SERVER": "true",
+        # One cookie for all builds of an app: each `mix release` makes a new one, and rpc would fail across builds.
+        "RELEASE_COOKIE": cookie,
+    }
+    if not domain.startswith("*"):
+        env["PHX_HOST"] = domain
+    env.update(user)
+    env.update(
+        BLUEGREEN_COLOR=color,
+        PORT=str(port),
+        RELEASE_NODE=f"{app}_{color}",
+        RELEASE_TMP=f"{state_dir}/tmp",
+    )
+    return env
+
+
+def render(env):
+    """The text of the env file."""
+    return "".join('%s="%s"\n' % (name, _QUOTED.sub(r"\\\1", env[name])) for name in sorted(env))
+
+
+def parse(text):
+    """Read back what V(render) wrote."""
+    result = {}
+    # Not splitlines(): a value may hold U+2028 or another character that Python, but no shell, takes for a line end.
+    for line in text.split("\n"):
+        if not line:
+            continue
+        name, _equals, value = line.partition("=")
+        result[name] = re.sub(r'\\([\\"$`])', r"\1", value[1:-1])
+    return result
+
+
+def user_part(env):
+    """The variables of a written env that may move to the other slot."""
+    return {name: value for name, value in env.items() if name not in OWNED}
+
+
+def moved(env, color, port, app, state_dir):
+    """The env of a release that goes back to work in another slot: the same values, save what names the slot."""
+    former_dir = env["RELEASE_TMP"][: -len("/tmp")] if env.get("RELEASE_TMP", "").endswith("/tmp") else None
+    result = user_part(env)
+    if former_dir:
+        for name in ("HOME", "ERL_CRASH_DUMP"):
+            if result.get(name, "").startswith(former_dir):
+                result[name] = state_dir + result[name][len(former_dir):]
+    result.update(
+        BLUEGREEN_COLOR=color, PORT=str(port), RELEASE_NODE=f"{app}_{color}", RELEASE_TMP=f"{state_dir}/tmp"
+    )
+    return result
+
+
+def redact(text, env):
+    """Take the values of an env out of a text (a log, an answer) and put the names there instead."""
+    for name, value in sorted(env.items(), key=lambda item: -len(item[1])):
+        if name in OWNED or name in ("HOME", "ERL_CRASH_DUMP", "PHX_HOST", "LANG") or _PLAIN.match(value):
+            continue
+        text = text.replace(value, f"<{name}>")
+    return text

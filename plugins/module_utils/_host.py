@@ -1,0 +1,443 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One app on the host this runs on: its paths, and the effects that all modules share. Private to this collection."""
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import stat
+import time
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _rules, _slots
+from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import COLORS, Refused
+
+# The options that every module takes: which app, and where it lives. Documented in the fragment of the same name.
+APP_OPTIONS = dict(
+    app=dict(type="str", required=True),
+    root=dict(type="path", required=True),
+    domain=dict(type="str", required=True),
+    ports=dict(type="dict", required=True),
+    listen=dict(type="str", required=True),
+    service_manager=dict(type="str", required=True, choices=["systemd", "daemon"]),
+    nginx_conf_dir=dict(type="path", default="/etc/nginx"),
+    facts_dir=dict(type="path", default="/etc/ansible/facts.d"),
+)
+
+
+class Failure(Exception):
+    """What could not be done. The text is for the person at the terminal; V(extra) goes into the module's result."""
+
+    def __init__(self, text, **extra):
+        super().__init__(text)
+        self.extra = extra
+
+
+def now():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def read_text(path):
+    """The text of a file, or V(None) where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return None
+
+
+def read_json(path):
+    text = read_text(path)
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None
+
+
+def sync_dir(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path, text, mode, group=None):
+    """Put a file in place whole or not at all: temporary file beside it, fsync, rename(2), fsync of the directory.
+
+    The temporary name starts with a dot, so that no C(include *) of nginx and no fact reader ever loads it.
+    """
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.new")
+    remove(temporary)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fchmod(stream.fileno(), mode)
+        if group is not None:
+            os.fchown(stream.fileno(), -1, group)
+        os.fsync(stream.fileno())
+    os.rename(temporary, path)
+    sync_dir(folder)
+
+
+def write_json(path, value, mode=0o644):
+    write_file(path, json.dumps(value, indent=2, sort_keys=True) + "\n", mode)
+
+
+def write_link(path, target):
+    """Point a symlink elsewhere in one step; there is no moment without it."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.new")
+    remove(temporary)
+    os.symlink(target, temporary)
+    os.rename(temporary, path)
+    sync_dir(folder)
+
+
+def write_hard_link(source, path):
+    """Give a file a second name, replacing what had it."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.new")
+    remove(temporary)
+    os.link(source, temporary)
+    os.rename(temporary, path)
+    # rename(2) does nothing at all when both names are the same file already.
+    remove(temporary)
+    sync_dir(folder)
+
+
+def remove(path):
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    sync_dir(os.path.dirname(path))
+
+
+def remove_tree(path):
+    """Remove a directory tree of ours; releases are unpacked without write permission."""
+    for folder, _folders, _files in os.walk(path):
+        os.chmod(folder, 0o700)
+    shutil.rmtree(path)
+
+
+# --- the app's place on the host -------------------------------------------------------------------------------------
+
+
+class App:
+    """Paths of one app, and what its symlinks and files say."""
+
+    def __init__(self, params):
+        """Check the options that came in. Raises: Refused."""
+        self.name = _rules.check_app(params["app"])
+        self.root = _rules.check_path(params["root"], "bluegreen_root")
+        self.domain = _rules.check_domain(params["domain"])
+        self.ports = _rules.check_ports(params["ports"])
+        self.listen = _rules.check_listen(params["listen"])
+        self.service_manager = params["service_manager"]
+        self.nginx_conf_dir = _rules.check_path(params["nginx_conf_dir"], "bluegreen_nginx_conf_dir")
+        facts_dir = _rules.check_path(params["facts_dir"], "bluegreen_facts_dir")
+        self.releases = f"{self.root}/releases"
+        self.live = f"{self.root}/live"
+        self.lock = f"{self.root}/lock"
+        self.cookie = f"{self.root}/cookie"
+        self.switch_journal = f"{self.root}/switch.json"
+        self.facts_file = f"{facts_dir}/{self.name}.fact"
+
+    def slot(self, color):
+        return f"{self.root}/slots/{color}"
+
+    def env_file(self, color):
+        return f"{self.slot(color)}/env"
+
+    def journal(self, color):
+        """Says what a slot held before the deploy that is under way; gone once the deploy is confirmed."""
+        return f"{self.slot(color)}/deploy.json"
+
+    def state_dir(self, color):
+        """The one place that a slot's process may write to."""
+        return f"{self.root}/state/{color}"
+
+    def former_env(self, release):
+        """The env of a release that was live and has lost its slot to a later deploy."""
+        return f"{self.root}/former/{release}.env"
+
+    def release_dir(self, release):
+        return f"{self.releases}/{release}"
+
+    def link(self):
+        """The color that C(live) points to, or V(None) where the host is not set up. Raises: Failure."""
+        try:
+            target = os.readlink(self.live)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Failure(f"{self.live} is not a symlink to a slot ({error.strerror})") from None
+        color = os.path.basename(target)
+        if color not in COLORS or os.path.join(self.root, target).rstrip("/") != self.slot(color):
+            raise Failure(
+                f"{self.live} points to {target}, which is neither slots/blue nor slots/green; "
+                f"find out which slot serves and set it: ln -sfn slots/blue {self.live}"
+            )
+        if not os.path.isfile(f"{self.slot(color)}/is-{color}"):
+            raise Failure(f"{self.slot(color)}/is-{color} is missing, so nginx cannot tell the slot; run setup.yml")
+        return color
+
+    def held(self, color):
+        """What a slot holds: {"release", "sha256"}, or V(None)."""
+        try:
+            target = os.readlink(f"{self.slot(color)}/release")
+        except FileNotFoundError:
+            return None
+        release = os.path.basename(target)
+        _rules.check_release(release)
+        about = read_json(f"{self.release_dir(release)}/.bluegreen.json") or {}
+        return {"release": release, "sha256": about.get("sha256", "")}
+
+    def kept(self):
+        """Ids of the releases on this host, newest first by the time they were unpacked."""
+        try:
+            names = os.listdir(self.releases)
+        except FileNotFoundError:
+            return []
+        found = []
+        for name in names:
+            try:
+                _rules.check_release(name)
+            except Refused:
+                continue
+            about = read_json(f"{self.release_dir(name)}/.bluegreen.json")
+            if about:
+                found.append((about.get("installed_at", ""), name))
+        return [name for _at, name in sorted(found, reverse=True)]
+
+    def facts_as_written(self):
+        return _slots.parse_facts(read_text(self.facts_file))
+
+    def facts(self):
+        """The facts as they ought to be now."""
+        return _slots.reconcile(
+            self.facts_as_written()[0],
+            self.link(),
+            {color: self.held(color) for color in COLORS},
+            read_json(self.switch_journal),
+            now(),
+        )
+
+    def write_facts(self, facts):
+        """Returns whether that changed the file."""
+        if self.facts_as_written()[0] == facts and os.path.exists(self.facts_file):
+            return False
+        os.makedirs(os.path.dirname(self.facts_file), mode=0o755, exist_ok=True)
+        write_json(self.facts_file, facts)
+        return True
+
+    def env(self, color):
+        """The env a slot's file holds, as a mapping; empty where there is none."""
+        from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
+
+        return _envfile.parse(read_text(self.env_file(color)) or "")
+
+
+# --- asking over HTTP --------------------------------------------------------------------------------------------------
+
+
+def http_get(address, port, path, host, timeout=5.0):
+    """One GET on a connection of its own: {"status", "location", "body"} or {"error"}.
+
+    Not urllib: that follows redirects and proxies, and the answer of *this* port is wanted.
+    """
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"Host": host, "Connection": "close", "User-Agent": "bluegreen"})
+        answer = connection.getresponse()
+        body = answer.read(512).decode("utf-8", "replace")
+        return {"status": answer.status, "location": answer.getheader("Location"), "body": body}
+    except socket.timeout:
+        return {"error": f"no answer in {timeout:g} s"}
+    except (OSError, http.client.HTTPException) as error:
+        return {"error": (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()}
+    finally:
+        connection.close()
+
+
+def describe(answer):
+    """An answer of V(http_get) in a few words."""
+    if "error" in answer:
+        return answer["error"]
+    if answer["location"]:
+        return f"{answer['status']} to {answer['location']}"
+    return str(answer["status"])
+
+
+def deployment_id(app):
+    """Ask nginx for the live color: (color, None) or (None, why not)."""
+    address, port = _rules.listen_address(app.listen)
+    answer = http_get(address, port, "/deployment_id", _rules.request_host(app.domain))
+    body = answer.get("body", "").strip()
+    if answer.get("status") == 200 and body in COLORS:
+        return body, None
+    return None, f"{describe(answer)} at {address}:{port} for {app.domain}"
+
+
+# --- processes, by /proc -------------------------------------------------------------------------------------------------
+
+
+def _as_owner(pid, question):
+    """Read something of a process that only its owner may read.
+
+    Root can do it directly where it has CAP_SYS_PTRACE, which many containers lack; the process's own user always may.
+    """
+    try:
+        return question(pid)
+    except PermissionError:
+        if os.geteuid() != 0:
+            raise
+    owner = os.stat(f"/proc/{pid}")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            os.setgroups([])
+            os.setgid(owner.st_gid)
+            os.setuid(owner.st_uid)
+            with os.fdopen(writer, "w") as stream:
+                json.dump(question(pid), stream)
+        except BaseException:  # pylint: disable=broad-exception-caught
+            os._exit(1)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        text = stream.read()
+    if os.waitpid(child, 0)[1] != 0 or not text:
+        raise PermissionError(f"/proc/{pid} cannot be read")
+    return json.loads(text)
+
+
+def _environ(pid):
+    with open(f"/proc/{pid}/environ", "rb") as stream:
+        pairs = stream.read().decode("utf-8", "surrogateescape").split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+def _sockets(pid):
+    inodes = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:["):
+            inodes.append(target[8:-1])
+    return inodes
+
+
+def environ_of(pid):
+    """A process's environment, empty where it is gone or not ours to read."""
+    try:
+        return _as_owner(pid, _environ)
+    except (OSError, ValueError):
+        return {}
+
+
+def sockets_of(pid):
+    try:
+        return _as_owner(pid, _sockets)
+    except (OSError, ValueError):
+        return []
+
+
+def all_pids():
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def stat_of(pid):
+    """{"parent", "command", "state"} of a process, or V(None) when it is gone."""
+    text = None
+    try:
+        text = read_text(f"/proc/{pid}/stat")
+    except OSError:
+        pass
+    if not text:
+        return None
+    # The command may hold spaces and parentheses; it ends at the last one.
+    command, rest = text[text.index("(") + 1: text.rindex(")")], text[text.rindex(")") + 2:].split()
+    return {"parent": int(rest[1]), "command": command, "state": rest[0]}
+
+
+def is_running(pid):
+    found = stat_of(pid)
+    return bool(found) and found["state"] not in "ZX"
+
+
+def family(pid):
+    """A process and all that descend from it."""
+    children = {}
+    for one in all_pids():
+        found = stat_of(one)
+        if found:
+            children.setdefault(found["parent"], []).append(one)
+    result, waiting = [], [pid]
+    while waiting:
+        one = waiting.pop()
+        result.append(one)
+        waiting.extend(children.get(one, []))
+    return result
+
+
+def listening(port):
+    """Inodes of the sockets that listen on a TCP port, of whatever address."""
+    inodes = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in (read_text(table) or "").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == port:
+                inodes.append(fields[9])
+    return inodes
+
+
+def holder_of(port):
+    """Who listens on a port: (pid, command), (None, None) if somebody does that we cannot see, or V(None) if it is free."""
+    inodes = set(listening(port))
+    if not inodes:
+        return None
+    for pid in all_pids():
+        if inodes & set(sockets_of(pid)):
+            return pid, (stat_of(pid) or {}).get("command", "?")
+    return None, None
+
+
+def group_of(app_name):
+    """The numeric group of the app's user, or V(None) where there is no such user (the embedded default)."""
+    import grp
+
+    if os.geteuid() != 0:
+        return None
+    try:
+        return grp.getgrnam(app_name).gr_gid
+    except KeyError:
+        return None
+
+
+def free_bytes(path):
+    """Bytes that this process could still write below the nearest directory of a path that exists."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return (found.f_bfree if os.geteuid() == 0 else found.f_bavail) * found.f_frsize
+
+
+def is_link(path):
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,27 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The frame of every module of this collection: options in, one try, result out. Private to this collection."""
+from __future__ import annotations
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.beamops.bluegreen.plugins.module_utils._host import APP_OPTIONS, App, Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+
+
+def run_module(options, work, **kwargs):
+    """Build the module, hand it and its App to V(work), and report what comes back.
+
+    A result without C(ok: true) is a failure, whatever else it says: that is how the verdict over a group of hosts tells
+    a proven host from one that was lost, skipped or broken.
+    """
+    module = AnsibleModule(argument_spec={**APP_OPTIONS, **options}, supports_check_mode=True, **kwargs)
+    try:
+        result = work(module, App(module.params))
+    except Refused as error:
+        module.fail_json(msg=str(error), changed=False)
+    except Failure as error:
+        module.fail_json(msg=str(error), **{"changed": False, **error.extra})
+    except OSError as error:
+        module.fail_json(msg=f"{error.strerror or error}: {error.filename or 'on this host'}", changed=False)
+    module.exit_json(ok=True, **{"changed": False, **result})

@@ -1,0 +1,117 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The nginx of a host: test its configuration, start it, reload it with proof. Private to this collection."""
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import time
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
+from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._service import clean_environ, run
+
+
+def binary():
+    """Path of nginx, or V(None)."""
+    return shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/nginx/sbin:/usr/bin:/usr/local/bin:/sbin")
+
+
+class Nginx:
+    """The nginx that reads C(<nginx_conf_dir>/nginx.conf)."""
+
+    def __init__(self, app):
+        self.app = app
+        self.conf = f"{app.nginx_conf_dir}/nginx.conf"
+        self.binary = binary()
+
+    def _run(self, *words):
+        if not self.binary:
+            raise Failure("nginx is not installed; install it, or let setup.yml do it with bluegreen_nginx_install=true")
+        return run([self.binary, "-c", self.conf, *words], env=clean_environ())
+
+    def version(self):
+        """As text such as C(1.22.1), or V(None)."""
+        if not self.binary:
+            return None
+        _rc, text = run([self.binary, "-v"], env=clean_environ())
+        found = re.search(r"nginx/([0-9.]+)", text)
+        return found.group(1) if found else None
+
+    def test(self):
+        """C(nginx -t): (fine or not, what it said)."""
+        rc, text = self._run("-t")
+        return rc == 0, text.strip()
+
+    def _pid_file(self):
+        rc, text = self._run("-T")
+        found = re.search(r"^\s*pid\s+([^;\s]+)\s*;", text, re.MULTILINE) if rc == 0 else None
+        if found:
+            return found.group(1)
+        _rc, text = run([self.binary, "-V"], env=clean_environ())
+        found = re.search(r"--pid-path=(\S+)", text)
+        return found.group(1) if found else "/run/nginx.pid"
+
+    def master(self):
+        """Process id of the master, or V(None) where nginx does not run."""
+        if not self.binary:
+            return None
+        text = _host.read_text(self._pid_file())
+        try:
+            pid = int(text or "")
+        except ValueError:
+            return None
+        return pid if _host.is_running(pid) and _host.stat_of(pid)["command"] == "nginx" else None
+
+    def _workers(self, master):
+        """Workers that take new connections. One that shuts down says so in its title."""
+        found = set()
+        for pid in _host.all_pids():
+            status = _host.stat_of(pid)
+            if not status or status["parent"] != master or status["state"] in "ZX":
+                continue
+            try:
+                title = _host.read_text(f"/proc/{pid}/cmdline") or ""
+            except OSError:
+                continue
+            if "worker process" in title and "shutting down" not in title:
+                found.add(pid)
+        return found
+
+    def start(self):
+        if self.app.service_manager == "systemd":
+            rc, text = run(["systemctl", "start", "nginx"])
+        else:
+            rc, text = self._run()
+        if rc != 0:
+            raise Failure(f"nginx does not start: {text.strip()}")
+
+    def reload(self):
+        """Reload and prove it. Raises: Failure, with the end of the error log, when the master kept its old configuration.
+
+        Neither C(nginx -s reload) nor C(kill -HUP) says whether the master took the new configuration: their status is 0
+        for a port that is taken and for a log directory that is missing. The workers tell: a new one appears, and
+        every old one is gone or shutting down.
+        """
+        master = self.master()
+        old = self._workers(master)
+        began = time.monotonic()
+        self.test()
+        patience = 2 + 2 * (time.monotonic() - began)
+        os.kill(master, signal.SIGHUP)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            now = self._workers(master)
+            if now and not now & old:
+                return
+            time.sleep(0.05)
+        raise Failure(f"nginx refused the reload and goes on with its former configuration:\n{self._error_tail()}")
+
+    def _error_tail(self):
+        _rc, text = self._run("-T")
+        found = re.search(r"^\s*error_log\s+([^;\s]+)", text, re.MULTILINE)
+        log = _host.read_text(found.group(1)) if found and os.path.isfile(found.group(1)) else ""
+        return "\n".join(log.splitlines()[-5:])

@@ -1,0 +1,270 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The process of a slot, under systemd or as the release's own daemon. Private to this collection.
+
+Both managers answer the same five questions: what runs, start, stop, whose port is it, what did it log last.
+"""
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import time
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _rules
+from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+
+# Commands of bin/<app> that carry a slot's environment and are not the slot's process.
+_VISITORS = ("eval", "pid", "remote", "restart", "rpc", "stop", "version")
+
+
+def clean_environ(extra=None):
+    """An environment for bin/<app>: nothing of ours, above all no RELEASE_* of another release."""
+    env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+    env.update(extra or {})
+    return env
+
+
+def as_app_user(app):
+    """Arguments for subprocess that make a child run as the app's user; none where we are not root, or it has no user."""
+    if os.geteuid() != 0:
+        return {}
+    try:
+        user = pwd.getpwnam(app.name)
+    except KeyError:
+        return {}
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def run(argv, timeout=60.0, **kwargs):
+    """Run a program: (exit status, its stdout and stderr together)."""
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
+            check=False, **kwargs
+        )
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{os.path.basename(argv[0])} {argv[1]} did not end within {timeout:g} s") from None
+    return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+class Systemd:
+    """<app>@<color>.service."""
+
+    def __init__(self, app, color):
+        self.app, self.color = app, color
+        self.unit = f"{app.name}@{color}.service"
+
+    def _show(self):
+        _rc, text = run(
+            ["systemctl", "show", self.unit, "--property",
+             "ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,InvocationID,LoadState,NeedDaemonReload"]
+        )
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def pid(self):
+        """Main process of the slot in a whole number, or V(None)."""
+        shown = self._show()
+        pid = int(shown.get("MainPID") or 0)
+        return pid if pid and shown.get("ActiveState") in ("active", "activating", "reloading") else None
+
+    def state(self):
+        shown = self._show()
+        text = f"unit {self.unit} is {shown.get('ActiveState', 'unknown')} ({shown.get('SubState', '?')})"
+        if shown.get("Result", "success") != "success" or shown.get("ExecMainStatus", "0") != "0":
+            text += f", result {shown.get('Result')}, exit status {shown.get('ExecMainStatus')}"
+        return text
+
+    def has_died(self, _since):
+        """Whether the process that was started has ended, even if systemd has brought it back since."""
+        shown = self._show()
+        return int(shown.get("NRestarts") or 0) > 0 or shown.get("ActiveState") in ("failed", "inactive")
+
+    def start(self):
+        shown = self._show()
+        if shown.get("LoadState") == "not-found" or shown.get("NeedDaemonReload") == "yes":
+            # The run that wrote the unit may have died before it told systemd.
+            run(["systemctl", "daemon-reload"])
+        if self._show().get("LoadState") == "not-found":
+            raise Failure(f"unit {self.app.name}@.service is not installed; run setup.yml")
+        run(["systemctl", "reset-failed", self.unit])
+        rc, text = run(["systemctl", "start", self.unit], timeout=120)
+        if rc != 0:
+            raise Failure(f"systemctl start {self.unit}: {text.strip()}")
+        # Enabled is "was running": what runs comes back after a reboot, what was stopped stays stopped.
+        rc, text = run(["systemctl", "enable", "--quiet", self.unit])
+        if rc != 0:
+            raise Failure(f"systemctl enable {self.unit}: {text.strip()}")
+
+    def stop(self, timeout):
+        run(["systemctl", "disable", "--quiet", self.unit])
+        # systemd itself goes from SIGTERM to SIGKILL (TimeoutStopSec) and returns when the last process is gone.
+        rc, text = run(["systemctl", "stop", self.unit], timeout=timeout + 60)
+        if rc != 0:
+            raise Failure(f"systemctl stop {self.unit}: {text.strip()}")
+        run(["systemctl", "reset-failed", self.unit])
+
+    def log_tail(self, lines):
+        invocation = self._show().get("InvocationID")
+        which = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else ["-u", self.unit]
+        _rc, text = run(["journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines)] + which)
+        if not text.strip():
+            _rc, text = run(["journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), "-u", self.unit])
+        return text.strip("\n").splitlines()[-lines:]
+
+    def log_command(self):
+        return f"journalctl -u {self.unit}"
+
+
+class Daemon:
+    """C(bin/<app> daemon), as the post does it: for hosts without systemd, and for one directory without root."""
+
+    def __init__(self, app, color):
+        self.app, self.color = app, color
+        # run_erl and all that the release starts inherit it, and no other slot of any app has the same.
+        self.mark = f"{app.state_dir(color)}/tmp"
+
+    def _pids(self):
+        found = []
+        for pid in _host.all_pids():
+            env = _host.environ_of(pid)
+            if env.get("RELEASE_TMP") == self.mark and env.get("RELEASE_COMMAND") not in _VISITORS:
+                if _host.is_running(pid):
+                    found.append(pid)
+        return found
+
+    def pid(self):
+        pids = self._pids()
+        for pid in sorted(pids):
+            if (_host.stat_of(pid) or {}).get("command", "").startswith("beam"):
+                return pid
+        return None
+
+    def state(self):
+        pid = self.pid()
+        return f"process {pid} runs" if pid else "no process runs"
+
+    def has_died(self, since):
+        # `daemon` forks and execs its way to the VM, which takes some hundred milliseconds.
+        return time.monotonic() - since > 3 and not self._pids()
+
+    def start(self):
+        state_dir = self.app.state_dir(self.color)
+        user = as_app_user(self.app)
+        # `daemon` returns 0 even when the node dies at once, so its status says nothing; the health check does.
+        run(
+            [f"{self.app.slot(self.color)}/release/bin/{self.app.name}", "daemon"],
+            cwd=state_dir, env=clean_environ(self.app.env(self.color)), start_new_session=True, **user
+        )
+
+    def stop(self, timeout):
+        deadline = time.monotonic() + timeout
+        pid = self.pid()
+        if pid:
+            # Not `bin/<app> stop`: it returns before the process is gone, and unloads modules at 100 % CPU for seconds.
+            _signal(pid, signal.SIGTERM)
+        while self._pids() and time.monotonic() < deadline:
+            if not pid:
+                for one in self._pids():
+                    _signal(one, signal.SIGTERM)
+            time.sleep(0.1)
+        for one in self._pids():
+            _signal(one, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while self._pids():
+            if time.monotonic() > deadline:
+                raise Failure(f"{self.color}: processes {self._pids()} survive SIGKILL")
+            time.sleep(0.1)
+
+    def log_tail(self, lines):
+        folder = f"{self.mark}/log"
+        try:
+            # run_erl numbers its logs round and round; the newest is the one written last.
+            newest = max((os.path.join(folder, name) for name in os.listdir(folder)), key=os.path.getmtime)
+        except (FileNotFoundError, ValueError):
+            return []
+        with open(newest, "rb") as stream:
+            stream.seek(max(0, os.path.getsize(newest) - 65536))
+            text = stream.read().decode("utf-8", "replace")
+        return [line for line in text.replace("\r", "").splitlines() if line.strip()][-lines:]
+
+    def log_command(self):
+        return f"tail {self.mark}/log/erlang.log.*"
+
+
+def _signal(pid, number):
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def service(app, color):
+    """The service of a slot under the app's service manager."""
+    return (Systemd if app.service_manager == "systemd" else Daemon)(app, color)
+
+
+def process_release(app, pid):
+    """Id of the release that a process runs, or V(None) when that cannot be seen.
+
+    The VM is started with C(-root <release>), which anybody may read; without an ERTS of its own it is in the environment.
+    """
+    try:
+        words = (_host.read_text(f"/proc/{pid}/cmdline") or "").split("\0")
+    except OSError:
+        return None
+    places = [words[index + 1] for index, word in enumerate(words[:-1]) if word == "-root"]
+    places.append(_host.environ_of(pid).get("RELEASE_ROOT", ""))
+    for place in places:
+        if place.startswith(os.path.realpath(app.releases) + "/"):
+            return os.path.basename(place.rstrip("/"))
+    return None
+
+
+def answers(app, color, pid, path, timeout=5.0):
+    """Ask a slot's port; the answer counts only if the slot's own process gives it: see V(_host.http_get)."""
+    port = app.ports[color]
+    answer = _host.http_get("127.0.0.1", port, path, _rules.request_host(app.domain), timeout)
+    if "status" in answer:
+        ours = _host.family(pid) if pid else []
+        inodes = set(_host.listening(port))
+        if not any(inodes & set(_host.sockets_of(one)) for one in ours):
+            holder = _host.holder_of(port)
+            who = f"process {holder[0]} ({holder[1]})" if holder and holder[0] else "a process of somebody else"
+            return {"error": f"port {port} is answered by {who}, not by this slot"}
+    return answer
+
+
+def wait_until_healthy(app, color, path, expected, timeout):
+    """Wait for two good answers in a row of the slot's own process. Returns the seconds it took. Raises: Failure.
+
+    Two, because a Phoenix endpoint answers 500 for some milliseconds after its port opens, and one good answer may be
+    the last of a process that is about to exit.
+    """
+    slot_service = service(app, color)
+    started = time.monotonic()
+    good, redirects, last, pause, first_pid = 0, 0, "it has not answered yet", 0.05, None
+    while True:
+        pid = slot_service.pid()
+        first_pid = first_pid or pid
+        if slot_service.has_died(started) or (first_pid and pid != first_pid):
+            raise Failure(f"{color} exited while it started; last answer: {last}")
+        if pid:
+            answer = answers(app, color, pid, path, max(0.2, min(5.0, timeout)))
+            last = _host.describe(answer)
+            good = good + 1 if answer.get("status") == expected else 0
+            # A redirect is an answer on purpose; waiting longer will not change it.
+            redirects = redirects + 1 if answer.get("location") and not good else 0
+            if good == 2:
+                return round(time.monotonic() - started, 1)
+            if redirects == 5:
+                raise Failure(
+                    f"{color} answers {path} with a redirect: {last}; {expected} is expected. Set bluegreen_health_path "
+                    "to a path that does not redirect, or bluegreen_health_status to this one"
+                )
+        if time.monotonic() - started > timeout:
+            raise Failure(f"{color} was not healthy within {timeout} s: GET {path} on port {app.ports[color]}: {last}")
+        time.sleep(pause)
+        pause = min(0.5, pause * 1.3)

@@ -1,0 +1,141 @@
+#!/usr/bin/python
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nginx_site
+short_description: Install the nginx site of an app, with proof that nginx took it
+version_added: 0.1.0
+description:
+  - Writes C(<nginx_conf_dir>/conf.d/<app>.conf), tests the whole configuration, and reloads nginx, or starts it.
+  - A reload counts only when the workers were replaced, because neither the status of C(nginx -s reload) nor that of a
+    signal tells whether the master took the configuration.
+  - When anything fails, the former site is put back. A configuration that is broken before is left alone and shown.
+author:
+  - The beamops.bluegreen contributors (@beamops)
+extends_documentation_fragment:
+  - beamops.bluegreen.app
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+options:
+  content:
+    description: Text of the site.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Install the site
+  beamops.bluegreen.nginx_site:
+    app: my_app
+    root: /opt/my_app
+    domain: example.com
+    ports: {blue: 4000, green: 5000}
+    listen: "80"
+    service_manager: systemd
+    content: "{{ lookup('ansible.builtin.template', 'site.conf.j2') }}"
+"""
+
+RETURN = r"""
+ok:
+  description: True; absent when the module failed.
+  type: bool
+  returned: success
+actions:
+  description: What was done, or would be done, in words.
+  type: list
+  elements: str
+  returned: success
+path:
+  description: Path of the site.
+  type: str
+  returned: success
+"""
+
+import hashlib
+import os
+import re
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _nginx
+from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+
+
+def put(path, text):
+    if text is None:
+        _host.remove(path)
+    else:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        _host.write_file(path, text, 0o644)
+
+
+def test(nginx, app):
+    """Raises Failure if nginx refuses the configuration, or would give the domain to another site."""
+    fine, said = nginx.test()
+    if not fine:
+        raise Failure(f"nginx refuses the site:\n{said}")
+    # A second server block of the same name and port is a warning for nginx, and an app that nobody reaches for us.
+    taken = re.search(r'conflicting server name "' + re.escape(app.domain) + r'" on \S+', said)
+    if taken:
+        raise Failure(
+            f"another site of this nginx answers to {app.domain} already ({taken.group(0)}); "
+            "remove it, or choose another bluegreen_domain"
+        )
+
+
+def work(module, app):
+    nginx = _nginx.Nginx(app)
+    path, text = f"{app.nginx_conf_dir}/conf.d/{app.name}.conf", module.params["content"]
+    former = _host.read_text(path)
+    master = nginx.master()
+    # The site may have been written by a run that died before its reload; the stamp is written after the proof.
+    stamp = f"{app.root}/site.sha256"
+    loaded = _host.read_text(stamp) == hashlib.sha256(text.encode("utf-8")).hexdigest()
+    actions = [] if former == text else [f"write {path}"]
+    if not master:
+        actions.append("start nginx")
+    elif actions or not loaded:
+        actions.append("reload nginx")
+    result = {
+        "changed": bool(actions), "actions": actions, "path": path,
+        "diff": {"before": former or "", "after": text, "before_header": path, "after_header": path},
+    }
+    if module.check_mode or not actions:
+        return result
+    fine, said = nginx.test()
+    if not fine and former is None:
+        raise Failure(f"the nginx configuration was broken before, and is left as it was; repair it first:\n{said}")
+    try:
+        if former != text:
+            put(path, text)
+            test(nginx, app)
+        if master:
+            nginx.reload()
+        else:
+            nginx.start()
+    except Failure as error:
+        if former != text:
+            put(path, former)
+            # The master may have taken half of it: hand it the former configuration, if it takes that one.
+            if master and nginx.test()[0]:
+                try:
+                    nginx.reload()
+                except Failure:
+                    pass
+        raise Failure(f"{error}\n  {path} is as it was before") from None
+    os.makedirs(app.root, mode=0o755, exist_ok=True)
+    _host.write_file(stamp, hashlib.sha256(text.encode("utf-8")).hexdigest(), 0o644)
+    return result
+
+
+def main():
+    run_module(dict(content=dict(type="str", required=True)), work)
+
+
+if __name__ == "__main__":
+    main()

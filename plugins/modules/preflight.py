@@ -1,0 +1,60 @@
+#!/usr/bin/python
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight
+short_description: Check all input of a run before a host is touched
+version_added: 0.1.0
+description:
+  - Names, domains, ports, paths and versions are checked against allow-lists, environment variables for what an env file
+    can hold, and variables that start with C(bluegreen_) for misspelling.
+  - The artifact is read through. It has to be a whole tarball of a release of this app, without members that lead outside.
+  - Works on the controller only. All that is wrong is said at once.
+author:
+  - The beamops.bluegreen contributors (@beamops)
+extends_documentation_fragment:
+  - action_common_attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  platform:
+    platforms: posix
+options:
+  settings:
+    description: The variables of the collection, without their prefix.
+    type: dict
+    required: true
+  color:
+    description: The color that was named on the command line, if any.
+    type: str
+    default: ''
+  artifact_needed:
+    description: Whether the run needs the artifact.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Check the input
+  beamops.bluegreen.preflight:
+    settings:
+      app: my_app
+      domain: example.com
+      root: /opt/my_app
+"""
+
+RETURN = r"""
+run:
+  description: Name of the run (C(id)) and who runs it (C(holder)), for the lock.
+  type: dict
+  returned: success
+inspected:
+  description: What is in the artifact, with C(version), C(sha256), C(bytes) and C(unpacked_bytes), sizes in bytes.
+  type: dict
+  returned: when a local artifact was needed
+"""

@@ -1,0 +1,219 @@
+#!/usr/bin/python
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_install
+short_description: Turn the tarball of a mix release into an unpacked release on a host
+version_added: 0.1.0
+description:
+  - Puts a release into C(<root>/releases/<version>-<first 8 of its SHA-256>), where it is never written again.
+  - Unpacks beside that place, checks, syncs to disk and renames, so that a release is there whole or not at all.
+  - Members that are absolute, lead outside or are devices are refused. A member that comes twice is fine, Mix does that.
+  - Sends nothing when the host has the release already.
+author:
+  - The beamops.bluegreen contributors (@beamops)
+extends_documentation_fragment:
+  - beamops.bluegreen.app
+  - action_common_attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  platform:
+    platforms: posix
+options:
+  artifact:
+    description: Path of the tarball on the controller, or an http(s) URL that the host fetches it from.
+    type: str
+    required: true
+  checksum:
+    description: C(sha256:) and 64 hexadecimal digits. Required for a URL.
+    type: str
+  version:
+    description:
+      - Version that the artifact has to have. By default whatever it says itself.
+    type: str
+  inspected:
+    description:
+      - What was found when the artifact was looked at on the controller, so that this is done once for a whole group.
+      - A dictionary with C(version), C(sha256), C(bytes) and C(unpacked_bytes), sizes in bytes.
+    type: dict
+  src:
+    description: Where the tarball was uploaded to. Set by the action plugin.
+    type: path
+"""
+
+EXAMPLES = r"""
+- name: Install the release
+  beamops.bluegreen.release_install:
+    app: my_app
+    root: /opt/my_app
+    domain: example.com
+    ports: {blue: 4000, green: 5000}
+    listen: "80"
+    service_manager: systemd
+    artifact: _build/prod/my_app-0.1.1.tar.gz
+"""
+
+RETURN = r"""
+ok:
+  description: True; absent when the module failed.
+  type: bool
+  returned: success
+release:
+  description: Id of the release, C(<version>-<first 8 of its SHA-256>). Null in check mode for a URL that the host does not have.
+  type: str
+  returned: success
+version:
+  description: Version of the release.
+  type: str
+  returned: success
+sha256:
+  description: SHA-256 of the artifact.
+  type: str
+  returned: success
+upload_needed:
+  description: Whether the host does not have the release yet.
+  type: bool
+  returned: success
+"""
+
+import os
+import urllib.parse
+
+from ansible.module_utils.urls import fetch_url
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _host, _rules
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+
+
+def result_for(release, sha256, changed=False):
+    version = _rules.release_version(release) if release else None
+    return {"changed": changed, "release": release, "version": version, "sha256": sha256, "upload_needed": changed}
+
+
+def find_kept(app, sha256):
+    """The release that was made of this very artifact, or V(None)."""
+    for release in app.kept():
+        about = _host.read_json(f"{app.release_dir(release)}/.bluegreen.json")
+        if about and about.get("sha256") == sha256:
+            return release
+    return None
+
+
+def sweep(app):
+    """Remove what killed runs left behind: their directories carry the process that made them."""
+    for name in os.listdir(app.releases) if os.path.isdir(app.releases) else []:
+        kind, _dot, pid = name.rpartition(".")
+        if kind in (".unpacking", ".fetching") and not (pid.isdigit() and _host.is_running(int(pid))):
+            place = f"{app.releases}/{name}"
+            _host.remove_tree(place) if os.path.isdir(place) else _host.remove(place)  # pylint: disable=expression-not-assigned
+
+
+def require_space(app, needed):
+    free = _host.free_bytes(app.releases)
+    if free < needed:
+        raise _host.Failure(
+            f"the release needs {needed // 1024} KiB below {app.releases}, and {free // 1024} KiB are free; "
+            "make room, or lower bluegreen_keep_releases"
+        )
+
+
+def fetch(module, app, url):
+    """Fetch the artifact to a file beside the releases. Returns its path."""
+    path = f"{app.releases}/.fetching.{os.getpid()}"
+    response, info = fetch_url(module, url, timeout=60)
+    shown = urllib.parse.urlsplit(url)._replace(query="", fragment="")
+    shown = shown._replace(netloc=shown.netloc.rpartition("@")[2]).geturl()
+    if info["status"] != 200:
+        raise _host.Failure(f"{shown} answers {info['status'] if info['status'] > 0 else info['msg']}, not with an artifact")
+    with open(path, "xb") as target:
+        for block in iter(lambda: response.read(1 << 20), b""):
+            target.write(block)
+    return path
+
+
+def unpack(app, path, found, release):
+    """Unpack into a directory of its own, sync, and give it its name."""
+    require_space(app, found["unpacked_bytes"])
+    temporary = f"{app.releases}/.unpacking.{os.getpid()}"
+    os.mkdir(temporary, 0o755)
+    try:
+        _artifact.unpack(path, temporary)
+        group = _host.group_of(app.name)
+        cookie = f"{temporary}/releases/COOKIE"
+        if group is not None and os.path.exists(cookie):
+            os.chown(cookie, -1, group)
+        _host.write_json(
+            f"{temporary}/.bluegreen.json",
+            {"version": found["version"], "sha256": found["sha256"], "installed_at": _host.now()},
+            0o444,
+        )
+        # A release has a thousand small files; one sync for all of them costs less than an fsync for each.
+        os.sync()
+        if os.path.isdir(app.release_dir(release)):
+            # Not one of ours: it has no .bluegreen.json, or find_kept() had seen it.
+            raise _host.Failure(f"{app.release_dir(release)} is there already, with other content; move it away")
+        os.rename(temporary, app.release_dir(release))
+        _host.sync_dir(app.releases)
+    except BaseException:
+        if os.path.isdir(temporary):
+            _host.remove_tree(temporary)
+        raise
+
+
+def install(module, app):
+    params = module.params
+    artifact = _rules.check_artifact(params["artifact"], params["checksum"])
+    found = params["inspected"]
+    sha256 = found["sha256"] if found else _rules.check_checksum(params["checksum"] or "")
+    wanted = params["version"]
+    if wanted:
+        _rules.check_version(wanted)
+    kept = find_kept(app, sha256)
+    if kept:
+        if wanted and _rules.release_version(kept) != wanted:
+            raise Refused(f"bluegreen_version is {wanted}, but the artifact holds {_rules.release_version(kept)}")
+        return result_for(kept, sha256)
+    if module.check_mode or (not params["src"] and not _rules.is_url(artifact)):
+        if found:
+            require_space(app, int(found["unpacked_bytes"]))
+        return result_for(_rules.release_id(found["version"], sha256) if found else None, sha256, True)
+    os.makedirs(app.releases, mode=0o755, exist_ok=True)
+    sweep(app)
+    path = fetch(module, app, artifact) if _rules.is_url(artifact) else params["src"]
+    try:
+        really = _artifact.sha256_of(path)
+        if really != sha256:
+            raise _host.Failure(f"the artifact has SHA-256 {really}, expected is {sha256}")
+        found = found or _artifact.inspect(path, app.name)
+        if wanted and found["version"] != wanted:
+            raise Refused(f"bluegreen_version is {wanted}, but the artifact holds {found['version']}")
+        release = _rules.release_id(found["version"], sha256)
+        unpack(app, path, found, release)
+    except OSError as error:
+        raise _host.Failure(f"the release could not be unpacked below {app.releases}: {error.strerror}") from None
+    finally:
+        _host.remove(path)
+    return result_for(release, sha256, True)
+
+
+def main():
+    run_module(
+        dict(
+            artifact=dict(type="str", required=True),
+            checksum=dict(type="str"),
+            version=dict(type="str"),
+            inspected=dict(type="dict"),
+            src=dict(type="path"),
+        ),
+        install,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+#!/usr/bin/python
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slot_command
+short_description: Run an Elixir expression in a slot
+version_added: 0.1.0
+description:
+  - V(rpc) runs it on the running node of the slot; V(eval) in a new system that is not booted, as migrations want it.
+  - Runs as the app's user with the environment of the slot. Values of that environment do not appear in the output.
+author:
+  - The beamops.bluegreen contributors (@beamops)
+extends_documentation_fragment:
+  - beamops.bluegreen.app
+attributes:
+  check_mode:
+    support: partial
+    details: Nothing is run in check mode; that it would be run is reported.
+  diff_mode:
+    support: none
+options:
+  color:
+    description: The slot.
+    type: str
+    choices: [blue, green]
+    required: true
+  command:
+    description: Where to run the expression.
+    type: str
+    choices: [rpc, eval]
+    required: true
+  expr:
+    description: Elixir expression.
+    type: str
+    required: true
+  release:
+    description: Run it in this release, which the slot does not hold yet. Needs O(env).
+    type: str
+  env:
+    description: The user's variables for O(release), packed by the P(beamops.bluegreen.slot_env#filter) filter.
+    type: str
+  timeout:
+    description: Seconds that the expression may take.
+    type: int
+    default: 3600
+"""
+
+EXAMPLES = r"""
+- name: How many processes does the live node have?
+  beamops.bluegreen.slot_command:
+    app: my_app
+    root: /opt/my_app
+    domain: example.com
+    ports: {blue: 4000, green: 5000}
+    listen: "80"
+    service_manager: systemd
+    color: green
+    command: rpc
+    expr: IO.puts(length(Process.list()))
+"""
+
+RETURN = r"""
+ok:
+  description: True; absent when the module failed.
+  type: bool
+  returned: success
+output:
+  description: Lines that the expression printed, both outputs together.
+  type: list
+  elements: str
+  returned: always
+release:
+  description: Release that the expression was run in.
+  type: str
+  returned: success
+"""
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _host, _rules, _service
+from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+
+
+def environment(app, params):
+    """(release, env) that the expression runs with."""
+    color = params["color"]
+    if params["release"]:
+        cookie = (_host.read_text(app.cookie) or "").strip()
+        user = _envfile.unpack(params["env"])
+        return _rules.check_release(params["release"]), _envfile.slot_env(
+            user, color, app.ports[color], app.name, app.state_dir(color), cookie, app.domain
+        )
+    held = app.held(color)
+    if not held:
+        raise Failure(f"{color} holds no release; deploy.yml puts one into it", output=[])
+    return held["release"], app.env(color)
+
+
+def work(module, app):
+    params = module.params
+    release, env = environment(app, params)
+    where = f"{params['color']} ({release})"
+    if params["command"] == "rpc" and not _service.service(app, params["color"]).pid():
+        raise Failure(f"{where} does not run, so there is no node to ask; deploy.yml starts it", output=[])
+    if module.check_mode:
+        return {"changed": True, "output": [], "release": release}
+    env["HOME"] = app.state_dir(params["color"])
+    rc, text = _service.run(
+        [f"{app.release_dir(release)}/bin/{app.name}", params["command"], params["expr"]],
+        timeout=params["timeout"], cwd=app.state_dir(params["color"]),
+        env=_service.clean_environ(env), **_service.as_app_user(app)
+    )
+    output = _envfile.redact(text, env).splitlines()
+    if rc != 0:
+        shown = "\n".join(f"    {line}" for line in output[-20:])
+        hint = ""
+        if params["command"] == "rpc" and ":nodedown" in text:
+            hint = "\n  the process runs, but its node cannot be reached: is it booting, or is epmd gone?"
+        raise Failure(f"{params['command']} in {where} ended with status {rc}:\n{shown}{hint}", output=output)
+    return {"changed": True, "output": output, "release": release}
+
+
+def main():
+    run_module(
+        dict(
+            color=dict(type="str", choices=["blue", "green"], required=True),
+            command=dict(type="str", choices=["rpc", "eval"], required=True),
+            expr=dict(type="str", required=True),
+            release=dict(type="str"),
+            env=dict(type="str", no_log=True),
+            timeout=dict(type="int", default=3600),
+        ),
+        work,
+        required_by={"release": ("env",)},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,423 @@
+#!/usr/bin/python
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slot_service
+short_description: The lifecycle of one slot, from taking it for a release to giving it back
+version_added: 0.1.0
+description:
+  - Puts a release and its environment into a slot, starts it, and waits until its own process answers healthy twice.
+  - What the slot held before is written down first. When anything fails, the slot gets back its former release, its former
+    environment and its former state (running or not), and the failure says why, with the end of the slot's log.
+  - The live slot is never taken for another release and never stopped.
+author:
+  - The beamops.bluegreen contributors (@beamops)
+extends_documentation_fragment:
+  - beamops.bluegreen.app
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+options:
+  color:
+    description: The slot.
+    type: str
+    choices: [blue, green]
+    required: true
+  state:
+    description:
+      - V(deployed) puts O(release) into the slot and starts it. The former content is kept until V(confirmed) or V(restored).
+      - V(confirmed) lets go of the former content and removes releases that nothing needs any more.
+      - V(restored) gives the slot back its former content, if a deploy was not confirmed; otherwise it does nothing.
+      - V(started) and V(restarted) run what the slot holds and wait until it is healthy.
+      - V(stopped) ends the process with SIGTERM, and SIGKILL after O(stop_timeout).
+    type: str
+    choices: [deployed, confirmed, restored, started, restarted, stopped]
+    required: true
+  release:
+    description: Id of the release to put into the slot. Required for V(deployed).
+    type: str
+  env:
+    description:
+      - The user's variables, packed by the P(beamops.bluegreen.slot_env#filter) filter.
+      - Without it, V(deployed) brings back the environment that the release had when it was live.
+    type: str
+  run:
+    description: Name of the run, kept with the former content.
+    type: str
+    default: ''
+  health_path:
+    description: URL path that tells the health of the slot.
+    type: str
+    default: /
+  health_status:
+    description: HTTP status that a healthy slot answers with.
+    type: int
+    default: 200
+  health_timeout:
+    description: Seconds until the slot must be healthy.
+    type: int
+    default: 60
+  stop_timeout:
+    description: Seconds that SIGTERM may take before SIGKILL.
+    type: int
+    default: 30
+  keep_releases:
+    description: How many releases V(confirmed) keeps beside those that are in a slot or were last live.
+    type: int
+    default: 5
+"""
+
+EXAMPLES = r"""
+- name: Put a release into the green slot
+  beamops.bluegreen.slot_service:
+    app: my_app
+    root: /opt/my_app
+    domain: example.com
+    ports: {blue: 4000, green: 5000}
+    listen: "80"
+    service_manager: systemd
+    color: green
+    state: deployed
+    release: 0.1.1-1a2b3c4d
+    env: "{{ {'SECRET_KEY_BASE': vault_secret_key_base} | beamops.bluegreen.slot_env }}"
+"""
+
+RETURN = r"""
+ok:
+  description: True; absent when the module failed.
+  type: bool
+  returned: success
+actions:
+  description: What was done, or would be done, in words.
+  type: list
+  elements: str
+  returned: always
+seconds:
+  description: Seconds from the start of the process to the second healthy answer.
+  type: float
+  returned: when the slot was started
+release:
+  description: Release that the slot holds now.
+  type: str
+  returned: success
+color:
+  description: The slot. For V(deployed) the live one, if that holds just this release and environment already.
+  type: str
+  returned: success
+already_live:
+  description: True if there was nothing to deploy because the live slot holds just this.
+  type: bool
+  returned: success
+restored:
+  description: Whether a failed deploy gave the slot its former content back. Null if it did not come that far.
+  type: bool
+  returned: failure
+log:
+  description: The last lines that the slot logged, without the values of its environment.
+  type: list
+  elements: str
+  returned: failure
+"""
+
+import os
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _host, _rules, _service, _slots
+from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import COLORS
+
+LOG_LINES = 20
+
+
+class Slot:
+    """One slot under the hands of one module run."""
+
+    def __init__(self, module, app):
+        self.params = module.params
+        self.check = module.check_mode
+        self.app = app
+        self.color = self.params["color"]
+        self.service = _service.service(app, self.color)
+        self.link = f"{app.slot(self.color)}/release"
+        self.env_file = app.env_file(self.color)
+        self.former_env = f"{app.slot(self.color)}/env.former"
+        self.journal_file = app.journal(self.color)
+        self.held = app.held(self.color)
+        self.release = self.held["release"] if self.held else None
+        self.journal = _host.read_json(self.journal_file)
+        self.actions = []
+        _rules.check_url_path(self.params["health_path"])
+
+    # --- small steps, each safe to repeat ---
+
+    def do(self, words, effect, *args):
+        """Note an action in words, and carry it out unless this is a rehearsal."""
+        self.actions.append(words)
+        if not self.check:
+            effect(*args)
+
+    def place(self, release):
+        """Make the slot hold a release, or nothing."""
+        if release:
+            _host.write_link(self.link, f"../../releases/{release}")
+        else:
+            _host.remove(self.link)
+
+    def write_env(self, text):
+        _host.write_file(self.env_file, text, 0o640, _host.group_of(self.app.name))
+
+    def write_facts(self, release, sha256, at):
+        """Facts for a slot whose content changed."""
+        facts = _slots.after_deploy(self.app.facts(), self.color, release, sha256, at)
+        self.app.write_facts(facts)
+
+    def wait(self):
+        return _service.wait_until_healthy(
+            self.app, self.color, self.params["health_path"], self.params["health_status"], self.params["health_timeout"]
+        )
+
+    def start(self):
+        """Start and prove. Returns seconds."""
+        holder = _host.holder_of(self.app.ports[self.color])
+        if holder:
+            who = f"process {holder[0]} ({holder[1]})" if holder[0] else "a process that cannot be seen from here"
+            raise Failure(
+                f"port {self.app.ports[self.color]} of {self.color} is taken by {who}, which is not this slot; "
+                "stop that, or choose other bluegreen_ports"
+            )
+        self.service.start()
+        return self.wait()
+
+    def stop(self):
+        self.service.stop(self.params["stop_timeout"])
+
+    def report(self, error):
+        """Everything that a person needs to see what a slot died of (rule 9), without a secret in it."""
+        env = self.app.env(self.color)
+        log = [_envfile.redact(line, env) for line in self.service.log_tail(LOG_LINES)]
+        lines = [_envfile.redact(str(error), env), f"  state: {self.service.state()}"]
+        lines += [f"  last {len(log)} lines of {self.service.log_command()}:"] + [f"    {line}" for line in log]
+        if not log:
+            lines[-1] = f"  the slot logged nothing ({self.service.log_command()})"
+        return "\n".join(lines), log
+
+    # --- states ---
+
+    def must_not_be_live(self, what):
+        if self.app.link() == self.color:
+            raise Failure(
+                f"{self.color} is live, so it is not {what}; promote the other slot first: "
+                f"promote.yml -e color={_rules.other(self.color)}"
+            )
+
+    def wanted_env(self, color):
+        """Text of the env file for O(release) in a slot."""
+        app, params = self.app, self.params
+        if params["env"] is not None:
+            cookie = (_host.read_text(app.cookie) or "").strip()
+            if not cookie and not self.check:
+                raise Failure(f"{app.cookie} is missing; run setup.yml")
+            user = _envfile.unpack(params["env"])
+            return _envfile.render(
+                _envfile.slot_env(user, color, app.ports[color], app.name, app.state_dir(color), cookie, app.domain)
+            )
+        former = _host.read_text(app.former_env(params["release"]))
+        if former is None:
+            raise Failure(f"the environment that {params['release']} had when it was live is gone; deploy it again")
+        return _envfile.render(
+            _envfile.moved(_envfile.parse(former), color, app.ports[color], app.name, app.state_dir(color))
+        )
+
+    def deployed(self):
+        params, release = self.params, _rules.check_release(self.params["release"])
+        if not self.check and not os.path.isdir(self.app.release_dir(release)):
+            raise Failure(f"{release} is not unpacked on this host; kept are {', '.join(self.app.kept()) or 'none'}")
+        live = self.app.link()
+        if live and live != self.color and not self.journal and (self.app.held(live) or {}).get("release") == release:
+            if _host.read_text(self.app.env_file(live)) == self.wanted_env(live):
+                return {"release": release, "color": live, "already_live": True}
+        text = self.wanted_env(self.color)
+        same = self.release == release and _host.read_text(self.env_file) == text
+        if same:
+            return self.started()
+        former = self.journal["former"]["release"] if self.journal else self.release
+        if former:
+            self.must_not_be_live(f"given {release}")
+        running = bool(self.service.pid())
+        if running:
+            self.actions.append(f"stop {self.color} ({self.release})")
+        self.actions += [f"put {release} into {self.color}", f"start {self.color}"]
+        diff = {
+            "before": {"release": self.release or "nothing", "env": names(_host.read_text(self.env_file))},
+            "after": {"release": release, "env": names(text)},
+        }
+        if self.check:
+            return {"changed": True, "diff": diff, "release": release}
+        try:
+            seconds = self.take(release, text, running)
+        except (Failure, OSError) as error:
+            raise self.give_back(error) from None
+        self.write_facts(release, self.app.held(self.color)["sha256"], _host.now())
+        return {"changed": True, "diff": diff, "release": release, "seconds": seconds, "run": params["run"]}
+
+    def take(self, release, text, running):
+        """Write down what is there, then replace it. Returns seconds until healthy."""
+        former = self.journal["former"] if self.journal else None
+        if not former:
+            slot_facts = self.app.facts()["slots"][self.color]
+            former = {"release": self.release, "running": running, "facts": slot_facts}
+            if self.release and os.path.exists(self.env_file):
+                if (slot_facts or {}).get("promoted_at"):
+                    # It was live: a rollback may want it after this slot has been taken for something else.
+                    os.makedirs(f"{self.app.root}/former", mode=0o755, exist_ok=True)
+                    _host.write_hard_link(self.env_file, self.app.former_env(self.release))
+                _host.write_hard_link(self.env_file, self.former_env)
+        self.journal = {"run": self.params["run"], "at": _host.now(), "release": release, "former": former}
+        _host.write_json(self.journal_file, self.journal)
+        self.stop()
+        self.place(release)
+        self.write_env(text)
+        return self.start()
+
+    def give_back(self, error):
+        """The slot failed with its new release: report, then bring the former one back. Returns a Failure."""
+        text, log = self.report(error)
+        restored, last = True, ""
+        try:
+            last = self.restored().get("note", "")
+        except (Failure, OSError) as second:
+            restored, last = False, f"giving the slot back failed too: {second}; run deploy.yml again"
+        return Failure(f"{text}\n  {last}", log=log, restored=restored, actions=self.actions)
+
+    def restored(self):
+        if not self.journal:
+            return {"release": self.release}
+        former = self.journal["former"]
+        self.actions.append(f"give {self.color} back to {former['release'] or 'nothing'}")
+        if self.check:
+            return {"changed": True, "release": former["release"]}
+        self.stop()
+        self.place(former["release"])
+        if former["release"] and os.path.exists(self.former_env):
+            _host.write_hard_link(self.former_env, self.env_file)
+        else:
+            _host.remove(self.env_file)
+        facts = self.app.facts()
+        facts["slots"][self.color] = former["facts"]
+        self.app.write_facts(facts)
+        note = f"{self.color} holds {former['release'] or 'nothing'} again"
+        if former["release"] and former["running"]:
+            self.start()
+            note += " and runs"
+        self.forget()
+        return {"changed": True, "release": former["release"], "note": note}
+
+    def forget(self):
+        _host.remove(self.journal_file)
+        _host.remove(self.former_env)
+        self.journal = None
+
+    def confirmed(self):
+        changed = bool(self.journal)
+        if changed:
+            self.do(f"confirm {self.release} in {self.color}", self.forget)
+        facts = self.app.facts()
+        if not self.check:
+            changed = self.app.write_facts(facts) or changed
+        protected = {entry["release"] for entry in facts["was_live"][:1]}
+        for color in COLORS:
+            protected.add((self.app.held(color) or {}).get("release"))
+            protected.add(((_host.read_json(self.app.journal(color)) or {}).get("former") or {}).get("release"))
+        for release in _slots.prune(self.app.kept(), protected, self.params["keep_releases"]):
+            self.do(f"remove {release}", self.remove_release, release)
+            changed = True
+        return {"changed": changed, "release": self.release}
+
+    def remove_release(self, release):
+        # Renamed first: what is called like a release is one, whole, until it is gone.
+        doomed = f"{self.app.releases}/.unpacking.removed-{release}"
+        os.rename(self.app.release_dir(release), doomed)
+        _host.remove_tree(doomed)
+        _host.remove(self.app.former_env(release))
+
+    def must_hold_something(self):
+        if not self.release:
+            raise Failure(f"{self.color} holds no release; deploy.yml puts one into it")
+
+    def started(self):
+        self.must_hold_something()
+        if self.service.pid():
+            answer = _service.answers(self.app, self.color, self.service.pid(), self.params["health_path"])
+            if answer.get("status") == self.params["health_status"]:
+                return {"release": self.release}
+        running = bool(self.service.pid())
+        self.actions.append(f"start {self.color} ({self.release})")
+        if self.check:
+            return {"changed": True, "release": self.release}
+        try:
+            # What runs may still be about to answer; only what does not run is started.
+            seconds = self.wait() if running else self.start()
+        except (Failure, OSError) as error:
+            text, log = self.report(error)
+            raise Failure(text, log=log, restored=None, actions=self.actions) from None
+        return {"changed": True, "release": self.release, "seconds": seconds}
+
+    def restarted(self):
+        self.must_hold_something()
+        self.must_not_be_live("restarted")
+        if self.service.pid():
+            self.do(f"stop {self.color} ({self.release})", self.stop)
+        if self.check:
+            self.actions.append(f"start {self.color} ({self.release})")
+            return {"changed": True, "release": self.release}
+        return self.started()
+
+    def stopped(self):
+        self.must_not_be_live("stopped")
+        if not self.service.pid():
+            return {"release": self.release}
+        self.do(f"stop {self.color} ({self.release})", self.stop)
+        return {"changed": True, "release": self.release}
+
+
+def names(env_text):
+    """What of an env may be shown: the names."""
+    return sorted(_envfile.parse(env_text or ""))
+
+
+def work(module, app):
+    slot = Slot(module, app)
+    result = getattr(slot, module.params["state"])()
+    return {"color": slot.color, "actions": slot.actions, **result}
+
+
+def main():
+    run_module(
+        dict(
+            color=dict(type="str", choices=["blue", "green"], required=True),
+            state=dict(
+                type="str",
+                choices=["deployed", "confirmed", "restored", "started", "restarted", "stopped"],
+                required=True,
+            ),
+            release=dict(type="str"),
+            env=dict(type="str", no_log=True),
+            run=dict(type="str", default=""),
+            health_path=dict(type="str", default="/"),
+            health_status=dict(type="int", default=200),
+            health_timeout=dict(type="int", default=60),
+            stop_timeout=dict(type="int", default=30),
+            keep_releases=dict(type="int", default=5),
+        ),
+        work,
+        required_if=[("state", "deployed", ("release",))],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+#!/usr/bin/python
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slot_switch
+short_description: Move the traffic of a host to the other slot, prove it, and take it back if the proof fails
+version_added: 0.1.0
+description:
+  - Replaces the C(live) symlink by rename(2). The site reads it on every request, so nginx is not reloaded, and no
+    request and no connection is lost.
+  - The slot must be healthy on its own port before, and must answer through nginx after the switch; otherwise the symlink
+    goes back and the module fails.
+author:
+  - The beamops.bluegreen contributors (@beamops)
+extends_documentation_fragment:
+  - beamops.bluegreen.app
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+options:
+  state:
+    description:
+      - V(switched) moves the traffic to O(color).
+      - V(undone) moves it back if it was O(run) that moved it; otherwise it does nothing.
+    type: str
+    choices: [switched, undone]
+    default: switched
+  color:
+    description: The slot that is to be live. Required for V(switched).
+    type: str
+    choices: [blue, green]
+  release:
+    description: What the slot has to hold; anything else is refused.
+    type: str
+  kind:
+    description: What the switch counts as. A V(rollback) is remembered as one, so that nothing goes forward to what it left.
+    type: str
+    choices: [promote, rollback]
+    default: promote
+  run:
+    description: Name of the run, for V(undone).
+    type: str
+    default: ''
+  health_path:
+    description: URL path that tells the health of the slot.
+    type: str
+    default: /
+  health_status:
+    description: HTTP status that a healthy slot answers with.
+    type: int
+    default: 200
+"""
+
+EXAMPLES = r"""
+- name: Make green live
+  beamops.bluegreen.slot_switch:
+    app: my_app
+    root: /opt/my_app
+    domain: example.com
+    ports: {blue: 4000, green: 5000}
+    listen: "80"
+    service_manager: systemd
+    color: green
+"""
+
+RETURN = r"""
+ok:
+  description: True; absent when the module failed.
+  type: bool
+  returned: success
+live:
+  description: Color that is live now.
+  type: str
+  returned: always
+release:
+  description: Release that is live now.
+  type: str
+  returned: success
+was:
+  description: Color that was live before.
+  type: str
+  returned: success
+"""
+
+import time
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _rules, _service, _slots
+from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+
+# One answer may come from luck; three new connections meet more than one nginx worker.
+PROOFS = 3
+PROOF_SECONDS = 5
+
+
+class Switch:
+    """The switch of one host."""
+
+    def __init__(self, module, app):
+        self.params = module.params
+        self.check = module.check_mode
+        self.app = app
+        self.link = app.link()
+        if self.link is None:
+            raise Failure(f"{app.live} does not exist: this host is not set up; run setup.yml and deploy.yml", live=None)
+
+    def through_nginx(self, color):
+        """Whether a new connection gets the color and a healthy answer: None, or what is wrong."""
+        told, why_not = _host.deployment_id(self.app)
+        if told != color:
+            return f"/deployment_id says {told or why_not}, not {color}"
+        address, port = _rules.listen_address(self.app.listen)
+        path, expected = self.params["health_path"], self.params["health_status"]
+        answer = _host.http_get(address, port, path, _rules.request_host(self.app.domain))
+        if answer.get("status") != expected:
+            return f"GET {path} through nginx: {_host.describe(answer)}, expected is {expected}"
+        return None
+
+    def prove(self, color):
+        """Raises Failure unless several new connections in a row reach the slot."""
+        deadline = time.monotonic() + PROOF_SECONDS
+        good = 0
+        while good < PROOFS:
+            wrong = self.through_nginx(color)
+            good = 0 if wrong else good + 1
+            if wrong and time.monotonic() > deadline:
+                raise Failure(wrong)
+            if wrong:
+                time.sleep(0.1)
+
+    def must_be_ready(self, color):
+        held = self.app.held(color)
+        if not held:
+            raise Failure(f"{color} holds no release; deploy.yml puts one into it", live=self.link)
+        if self.params["release"] and held["release"] != self.params["release"]:
+            raise Failure(f"{color} holds {held['release']}, not {self.params['release']}", live=self.link)
+        journal = _host.read_json(self.app.journal(color))
+        if journal:
+            raise Failure(
+                f"the deploy of {journal['release']} to {color} was cut short ({journal['at']}); run deploy.yml again",
+                live=self.link,
+            )
+        pid = _service.service(self.app, color).pid()
+        answer = (
+            _service.answers(self.app, color, pid, self.params["health_path"]) if pid else {"error": "it does not run"}
+        )
+        if answer.get("status") != self.params["health_status"]:
+            raise Failure(
+                f"{color} ({held['release']}) is not healthy: GET {self.params['health_path']} on port "
+                f"{self.app.ports[color]}: {_host.describe(answer)}; see status.yml, and deploy.yml starts it again",
+                live=self.link,
+            )
+        return held["release"]
+
+    def swap(self, color):
+        _host.write_link(self.app.live, f"slots/{color}")
+
+    def switched(self):
+        color, was = self.params["color"], self.link
+        if was == color:
+            held = self.app.held(color)
+            self.app.write_facts(self.app.facts()) if not self.check else None  # pylint: disable=expression-not-assigned
+            return {"live": color, "was": was, "release": held["release"] if held else None}
+        release = self.must_be_ready(color)
+        told, why_not = _host.deployment_id(self.app)
+        if told != was:
+            raise Failure(
+                f"nginx says {told or why_not} where {was} is live, so a switch could not be proven; run setup.yml", live=was
+            )
+        result = {
+            "changed": True, "live": color, "was": was, "release": release,
+            "diff": {"before": f"live -> slots/{was}\n", "after": f"live -> slots/{color}\n"},
+        }
+        if self.check:
+            return result
+        facts = self.app.facts()
+        self.app.write_facts(facts)
+        journal = {
+            "run": self.params["run"], "from": was, "to": color, "kind": self.params["kind"], "facts": facts,
+            "at": _host.now(),
+        }
+        _host.write_json(self.app.switch_journal, journal)
+        self.swap(color)
+        try:
+            self.prove(color)
+        except Failure as error:
+            self.swap(was)
+            raise Failure(f"the switch to {color} was taken back: {error}", live=was) from None
+        self.app.write_facts(_slots.after_switch(facts, color, self.params["kind"], _host.now()))
+        return result
+
+    def undone(self):
+        journal = _host.read_json(self.app.switch_journal)
+        if not journal or journal["run"] != self.params["run"] or self.link != journal["to"]:
+            return {"live": self.link, "was": self.link}
+        back = journal["from"]
+        if not self.check:
+            self.swap(back)
+            self.app.write_facts(journal["facts"])
+            self.prove(back)
+        return {
+            "changed": True, "live": back, "was": self.link,
+            "diff": {"before": f"live -> slots/{self.link}\n", "after": f"live -> slots/{back}\n"},
+        }
+
+
+def work(module, app):
+    return getattr(Switch(module, app), module.params["state"])()
+
+
+def main():
+    run_module(
+        dict(
+            state=dict(type="str", choices=["switched", "undone"], default="switched"),
+            color=dict(type="str", choices=["blue", "green"]),
+            release=dict(type="str"),
+            kind=dict(type="str", choices=["promote", "rollback"], default="promote"),
+            run=dict(type="str", default=""),
+            health_path=dict(type="str", default="/"),
+            health_status=dict(type="int", default=200),
+        ),
+        work,
+        required_if=[("state", "switched", ("color",))],
+    )
+
+
+if __name__ == "__main__":
+    main()

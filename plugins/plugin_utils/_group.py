@@ -1,0 +1,210 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a group of hosts does together: pure decisions of the controller. Private to this collection.
+
+Group or nothing: a host counts as good only if its result is there and says C(ok: true). Whatever else happens to a
+host (lost, skipped, a traceback, no result at all) makes the group's answer no.
+"""
+from __future__ import annotations
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import COLORS
+
+
+def why(result):
+    """Why a step of a host is not good, in the host's own words; V(None) if it is good."""
+    if not result:
+        return "did not come this far"
+    if result.get("unreachable"):
+        return f"unreachable: {_first(result.get('msg'))}"
+    if result.get("ok") is True:
+        return None
+    if result.get("skipped"):
+        return "was skipped"
+    text = str(result.get("msg") or "failed without a word").strip()
+    trace = str(result.get("module_stderr") or result.get("exception") or "").strip()
+    return f"{text}: {trace.splitlines()[-1]}" if trace and "ok" not in result and "MODULE FAILURE" in text.upper() else text
+
+
+def _first(text):
+    return (str(text or "no answer").strip().splitlines() or ["no answer"])[0]
+
+
+def verdict(results, hosts, steps):
+    """Judge a group.
+
+    :param results: host to {step: result}, as registered.
+    :param hosts: all hosts that have to be good.
+    :param steps: the steps that each has to have behind it, in order. One that ends in C(?) may have been left out.
+    :returns: {"ok": bool, "failed": [{"host", "step", "why"}]}, with the first bad step of each bad host.
+    """
+    failed = []
+    for host in hosts:
+        for step in steps:
+            name = step.rstrip("?")
+            result = results.get(host, {}).get(name)
+            if step.endswith("?") and (not result or (result.get("skipped") and not result.get("unreachable"))):
+                continue
+            reason = why(result)
+            if not reason and name == "setup" and result["setup_needed"]:
+                reason = f"set-up is not complete: {', '.join(result['setup_needed'])}"
+            if reason:
+                failed.append({"host": host, "step": name, "why": reason})
+                break
+    return {"ok": bool(hosts) and not failed, "failed": failed}
+
+
+def _held(info, color):
+    return info["slots"][color]["release"]
+
+
+def deploy_plan(infos):
+    """Whether a deploy may go on: {"ok", "failed", "hosts": {host: {"color"}}}. Not while it is unsure what is live."""
+    failed = [
+        _refusal(host, "it is not sure which slot is live: " + "; ".join(info["disagreements"]) + "; run setup.yml")
+        for host, info in infos.items()
+        if info["traffic_unsure"]
+    ]
+    return {"ok": not failed, "failed": failed, "hosts": {host: {"color": info["target"]} for host, info in infos.items()}}
+
+
+def switch_plan(infos, color=None, release=None):
+    """Which slot each host switches to.
+
+    :param infos: host to result of slot_info.
+    :param color: the color that was named, or V(None) for each host's idle slot.
+    :param release: promote wherever this release is, instead (a deploy that goes on to promote).
+    :returns: {"ok", "failed", "hosts": {host: {"color", "release", "already"}}}.
+    """
+    plan, failed = {}, []
+    for host, info in infos.items():
+        if info["traffic_unsure"]:
+            failed.append(_refusal(host, "; ".join(info["disagreements"])))
+            continue
+        if release:
+            to = info["live"] if _held(info, info["live"]) == release else info["idle"]
+        else:
+            to = color or info["idle"]
+        held = _held(info, to)
+        if release and held != release:
+            failed.append(_refusal(host, f"no slot holds {release}"))
+        elif not held:
+            failed.append(_refusal(host, f"{to} holds no release, so there is nothing to promote; run deploy.yml"))
+        elif not color and not release and held in info["facts"]["rolled_back"]:
+            failed.append(
+                _refusal(host, f"{to} holds {held}, which was rolled back from; to promote it all the same: -e color={to}")
+            )
+        else:
+            plan[host] = {"color": to, "release": held, "already": to == info["live"]}
+    return _one_release(plan, failed)
+
+
+def rollback_plan(infos):
+    """Where each host rolls back to: as V(switch_plan), and V(take) where the release has to go into the slot again."""
+    plan, failed = {}, []
+    for host, info in infos.items():
+        goal = info["rollback"]
+        if info["traffic_unsure"]:
+            failed.append(_refusal(host, "; ".join(info["disagreements"])))
+        elif goal.get("refused"):
+            failed.append(_refusal(host, goal["refused"]))
+        else:
+            plan[host] = {**goal, "already": False}
+    return _one_release(plan, failed)
+
+
+def _refusal(host, reason):
+    return {"host": host, "step": "plan", "why": reason}
+
+
+def _one_release(plan, failed):
+    """Refuse to leave a group on different releases."""
+    releases = sorted({entry["release"] for entry in plan.values()})
+    if len(releases) > 1:
+        for host, entry in plan.items():
+            failed.append(_refusal(host, f"would go to {entry['release']}, others to another release; deploy to all of them first"))
+    return {"ok": bool(plan) and not failed, "failed": failed, "hosts": plan}
+
+
+def failure_lines(operation, failed, after):
+    """What a person reads when a run failed."""
+    lines = [f"{operation} failed on {len(failed)} host{'s' if len(failed) != 1 else ''}:"]
+    for entry in failed:
+        lines += _indented(f"{entry['host']}: {entry['step']}: ", entry["why"])
+    return lines + _indented("", after)
+
+
+def _indented(head, text):
+    first, *rest = str(text).splitlines() or [""]
+    return [f"{head}{first}"] + [f"  {line}" for line in rest]
+
+
+def deploy_lines(infos, releases):
+    """One line for each host on what is about to happen."""
+    lines = []
+    for host, info in infos.items():
+        target, new = info["target"], releases.get(host) or "the artifact"
+        held = _held(info, target)
+        lines.append(
+            f"{host}: live {info['live']} {_held(info, info['live']) or 'nothing'} -> deploying {new} to {target}"
+            + (f" (holds {held})" if held and held != new else "")
+        )
+    return lines
+
+
+def switch_lines(infos, plan):
+    lines = []
+    for host, entry in plan["hosts"].items():
+        info = infos[host]
+        if entry["already"]:
+            lines.append(f"{host}: {entry['color']} {entry['release']} is live already")
+        else:
+            lines.append(
+                f"{host}: live {info['live']} {_held(info, info['live']) or 'nothing'} -> {entry['color']} {entry['release']}"
+            )
+    return lines
+
+
+def status_lines(infos):
+    """The status table: four truths side by side for each host, then what they do not agree on."""
+    head = ["HOST", "FACTS", "LINK", "/deployment_id", "PROCESS", "BLUE", "GREEN"]
+    rows, notes = [], []
+    for host, info in infos.items():
+        reason = why(info)
+        if reason:
+            rows.append([host, "?", "?", "?", "?", "?", "?"])
+            notes.append(f"{host}: {_first(reason)}")
+            continue
+        live = info["slots"][info["live"]]
+        rows.append(
+            [
+                host,
+                info["facts"]["live"] or "-",
+                info["link"] or "-",
+                info["deployment_id"] or "-",
+                (live["process_release"] or "unknown release") if live["running"] else "-",
+            ]
+            + [_slot_cell(info, color) for color in COLORS]
+        )
+        notes += [f"{host}: {text}" for text in info["disagreements"]]
+        if info["link"] is None:
+            notes.append(f"{host}: is not set up; run deploy.yml")
+        if info["lock"]:
+            notes.append(f"{host}: locked by {info['lock']['holder']} for {info['lock']['operation']} since {info['lock']['since']}")
+    widths = [max(len(row[index]) for row in [head] + rows) for index in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head] + rows]
+    return lines + (notes if notes else ["all truths agree"])
+
+
+def _slot_cell(info, color):
+    slot = info["slots"][color]
+    if not slot["release"]:
+        return "empty"
+    words = [slot["release"], "live" if color == info["live"] else "idle"]
+    words.append("healthy" if slot["healthy"] else "unhealthy" if slot["running"] else "stopped")
+    return " ".join(words)
+
+
+def in_doubt(infos):
+    """Whether a host of the status cannot be trusted: no answer, or its truths do not agree."""
+    return any(why(info) or info["disagreements"] or info["link"] is None for info in infos.values())

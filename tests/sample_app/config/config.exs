@@ -1,0 +1,2 @@
+import Config
+config :logger, :console, format: "$time [$level] $message\n"

@@ -1,0 +1,38 @@
+defmodule SampleApp.Application do
+  @moduledoc "Boots the sample: connections first, the listener last, so that the listener stops first."
+  use Application
+  require Logger
+
+  @impl true
+  def start(_type, _args) do
+    boot_ms = String.to_integer(System.get_env("SAMPLE_BOOT_MS") || "0")
+    Process.sleep(boot_ms)
+
+    if System.get_env("SAMPLE_EXIT_AT_BOOT") do
+      Logger.error("cannot reach the database at #{System.get_env("DATABASE_URL")}")
+      raise "the sample was told to exit at boot"
+    end
+
+    crash_after()
+
+    children =
+      [{Task.Supervisor, name: SampleApp.Connections}] ++
+        if(Application.get_env(:sample_app, :server), do: [SampleApp.Listener], else: [])
+
+    Supervisor.start_link(children, strategy: :one_for_one, name: SampleApp.Supervisor)
+  end
+
+  defp crash_after do
+    case System.get_env("SAMPLE_CRASH_AFTER_S") do
+      nil ->
+        :ok
+
+      seconds ->
+        spawn(fn ->
+          Process.sleep(String.to_integer(seconds) * 1000)
+          Logger.error("the sample was told to crash")
+          System.halt(1)
+        end)
+    end
+  end
+end

@@ -1,0 +1,145 @@
+defmodule SampleApp.Connection do
+  @moduledoc """
+  One HTTP/1.1 connection. When the supervisor asks it to stop, an idle connection closes at once, a request in flight gets
+  its answer first, and a websocket gets close code 1012 (service restart), as Phoenix does it.
+  """
+
+  def init do
+    Process.flag(:trap_exit, true)
+
+    receive do
+      {:socket, socket} -> next_request(socket)
+      {:EXIT, _, _} -> :ok
+    end
+  end
+
+  defp next_request(socket) do
+    :inet.setopts(socket, packet: :http_bin, active: :once)
+
+    receive do
+      {:http, ^socket, {:http_request, method, {:abs_path, target}, _version}} ->
+        headers = read_headers(socket, %{})
+        body = read_body(socket, headers)
+        handle(socket, method, URI.parse(target), headers, body)
+
+      {:EXIT, _, _} ->
+        :gen_tcp.close(socket)
+
+      _closed_or_garbage ->
+        :gen_tcp.close(socket)
+    end
+  end
+
+  defp read_headers(socket, headers) do
+    case :gen_tcp.recv(socket, 0, 30_000) do
+      {:ok, {:http_header, _, name, _, value}} ->
+        read_headers(socket, Map.put(headers, String.downcase(to_string(name)), value))
+
+      {:ok, :http_eoh} ->
+        headers
+
+      _ ->
+        exit(:normal)
+    end
+  end
+
+  defp read_body(socket, headers) do
+    case String.to_integer(headers["content-length"] || "0") do
+      0 ->
+        ""
+
+      length ->
+        :inet.setopts(socket, packet: :raw)
+        {:ok, body} = :gen_tcp.recv(socket, length, 60_000)
+        body
+    end
+  end
+
+  defp handle(socket, _method, %{path: "/stream"} = uri, headers, _body) do
+    query = URI.decode_query(uri.query || "")
+    count = String.to_integer(query["n"] || "10")
+    pause = String.to_integer(query["ms"] || "100")
+
+    :gen_tcp.send(socket, head(200, [{"transfer-encoding", "chunked"}]))
+
+    for number <- 1..count do
+      line = "#{number} #{color()}\n"
+      :gen_tcp.send(socket, [Integer.to_string(byte_size(line), 16), "\r\n", line, "\r\n"])
+      Process.sleep(pause)
+    end
+
+    :gen_tcp.send(socket, "0\r\n\r\n")
+    go_on(socket, headers)
+  end
+
+  defp handle(socket, :GET, %{path: "/ws"}, %{"sec-websocket-key" => key}, _body) do
+    accept = Base.encode64(:crypto.hash(:sha, key <> "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+
+    :gen_tcp.send(socket, [
+      "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n",
+      "sec-websocket-accept: #{accept}\r\nx-color: #{color()}\r\n\r\n"
+    ])
+
+    :inet.setopts(socket, packet: :raw, active: :once)
+    SampleApp.Websocket.loop(socket, "", color())
+  end
+
+  defp handle(socket, method, uri, headers, body) do
+    {status, extra, answer} = answer(method, uri.path, URI.decode_query(uri.query || ""), body)
+    stopping = stopping?()
+    extra = if stopping, do: [{"connection", "close"} | extra], else: extra
+    :gen_tcp.send(socket, [head(status, [{"content-length", byte_size(answer)} | extra]), answer])
+    if stopping, do: :gen_tcp.close(socket), else: go_on(socket, headers)
+  end
+
+  defp go_on(socket, headers) do
+    if String.downcase(headers["connection"] || "") == "close" or stopping?(),
+      do: :gen_tcp.close(socket),
+      else: next_request(socket)
+  end
+
+  defp stopping? do
+    receive do
+      {:EXIT, _, _} -> true
+    after
+      0 -> false
+    end
+  end
+
+  defp answer(:GET, "/", _query, _body) do
+    text =
+      ~s({"app": "sample_app", "version": "#{SampleApp.version()}", "build": "#{SampleApp.build()}", ) <>
+        ~s("color": "#{color()}", "node": "#{node()}", "pid": #{System.pid()}}\n)
+
+    {200, [{"content-type", "application/json"}], text}
+  end
+
+  defp answer(:GET, "/health", _query, _body) do
+    cond do
+      System.get_env("SAMPLE_UNHEALTHY") -> {503, [], "the sample was told to be unhealthy\n"}
+      System.get_env("SAMPLE_REDIRECT") -> {301, [{"location", "https://example.com/health"}], ""}
+      true -> {200, [], "ok\n"}
+    end
+  end
+
+  defp answer(:GET, "/slow", query, _body) do
+    Process.sleep(String.to_integer(query["ms"] || "1000"))
+    {200, [], "#{color()} #{SampleApp.version()}\n"}
+  end
+
+  defp answer(:POST, "/echo", _query, body), do: {200, [], body}
+
+  defp answer(:GET, "/env-names", _query, _body) do
+    {200, [], System.get_env() |> Map.keys() |> Enum.sort() |> Enum.map_join(&(&1 <> "\n"))}
+  end
+
+  defp answer(_method, _path, _query, _body), do: {404, [], "not found\n"}
+
+  defp head(status, headers) do
+    reasons = %{200 => "OK", 301 => "Moved Permanently", 404 => "Not Found", 503 => "Service Unavailable"}
+    fields = for {name, value} <- [{"x-color", color()} | headers], do: "#{name}: #{value}\r\n"
+    ["HTTP/1.1 #{status} #{reasons[status]}\r\n", fields, "\r\n"]
+  end
+
+  defp color, do: System.get_env("BLUEGREEN_COLOR") || "none"
+end

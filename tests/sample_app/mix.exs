@@ -1,0 +1,24 @@
+defmodule SampleApp.MixProject do
+  use Mix.Project
+
+  # Both from the environment, so that one source makes several artifacts:
+  # another version, or the same version with other content (SAMPLE_BUILD is in the answer of /).
+  def project do
+    [
+      app: :sample_app,
+      version: System.get_env("SAMPLE_VERSION", "0.1.0"),
+      elixir: "~> 1.14",
+      start_permanent: Mix.env() == :prod,
+      deps: [],
+      releases: [
+        sample_app: [steps: [:assemble, :tar]],
+        # The same code under another name: a second app for the same server.
+        other_app: [applications: [sample_app: :permanent], steps: [:assemble, :tar]]
+      ]
+    ]
+  end
+
+  def application do
+    [extra_applications: [:logger, :crypto], mod: {SampleApp.Application, []}]
+  end
+end
