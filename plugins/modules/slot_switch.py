@@ -140,7 +140,8 @@ class Switch:
         if self.params["release"] and held["release"] != self.params["release"]:
             raise Failure(f"{color} holds {held['release']}, not {self.params['release']}", live=self.link)
         journal = _host.read_json(self.app.journal(color))
-        if journal:
+        # A rollback may have put the release into the slot itself, and confirms that once the switch is proven.
+        if journal and journal["run"] != self.params["run"]:
             raise Failure(
                 f"the deploy of {journal['release']} to {color} was cut short ({journal['at']}); run deploy.yml again",
                 live=self.link,

@@ -1,0 +1,68 @@
+# `make demo` shows the whole cycle in one directory; `make test` runs everything. Both set up what they need.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+RUN := PATH="$(BIN):$$PATH" ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg"
+ARTIFACTS := build/artifacts
+INSTALLED := $(CURDIR)/build/installed
+
+.PHONY: help venv demo demo-stop artifacts test lint sanity units molecule collection clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+venv: $(VENV)/.done ## Make the virtual environment, with the collection in it
+$(VENV)/.done: requirements-dev.txt
+	@scripts/need python-venv
+	@echo "Making $(VENV) (once)"
+	@python3 -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt 2>&1 | grep -v '^WARNING' || true
+	@$(BIN)/ansible --version >/dev/null
+	@mkdir -p $(VENV)/collections/ansible_collections/beamops
+	@ln -sfn "$(CURDIR)" $(VENV)/collections/ansible_collections/beamops/bluegreen
+	@touch $@
+
+artifacts: ## Build the sample releases
+	@scripts/need mix erlc
+	@tests/sample_app/build $(ARTIFACTS)
+
+demo: venv ## The main job in one directory: deploy, promote, roll back, while requests flow
+	@scripts/need nginx mix erlc curl
+	@tests/sample_app/build $(ARTIFACTS)
+	@$(RUN) python demo/demo.py
+
+demo-stop: ## End the demo, and leave nothing behind
+	@$(RUN) python demo/demo.py --stop
+
+test: ## Everything: lint, sanity, units, molecule on containers
+	@scripts/test
+
+lint: venv ## ansible-lint (production), yamllint, ruff
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) yamllint --strict .
+	@$(RUN) ansible-lint --offline --profile production
+
+sanity: venv ## ansible-test sanity
+	@$(RUN) tests/sanity
+
+units: venv ## Unit and property tests
+	@$(RUN) pytest -q tests/unit
+
+collection: venv ## Build the tarball, and install it below build/installed
+	@rm -rf build/tarball $(INSTALLED) && mkdir -p build/tarball
+	@$(RUN) ansible-galaxy collection build --output-path build/tarball . >/dev/null
+	@$(RUN) ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) ansible-galaxy collection install --offline --force -p $(INSTALLED) build/tarball/*.tar.gz >/dev/null
+
+molecule: venv artifacts collection ## The cycle on real containers; SCENARIO=default for one
+	@scripts/need docker dockerd mmdebstrap ssh
+	@scripts/dockerd
+	@image=$$(tests/image/build build/image) && \
+	  cd "$(CURDIR)" && env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/*/molecule.yml' \
+	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \
+	  BLUEGREEN_TEST_ARTIFACTS="$(CURDIR)/$(ARTIFACTS)" BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" \
+	  $(BIN)/molecule $(or $(DO),test) -s $(or $(SCENARIO),default)
+
+clean: ## Remove what was built
+	@rm -rf build
