@@ -40,7 +40,6 @@ test: ## Everything: lint, sanity, units, molecule on containers
 
 lint: venv ## ansible-lint (production), yamllint, ruff
 	@$(RUN) ruff check .
-	@$(RUN) ruff format --check .
 	@$(RUN) yamllint --strict .
 	@$(RUN) ansible-lint --offline --profile production
 

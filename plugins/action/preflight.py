@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Check all input of a run on the controller, before a host is touched. Documented with the module of the same name."""
+
 from __future__ import annotations
 
 import difflib
@@ -14,6 +15,7 @@ import uuid
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _envfile, _rules
+
 
 def check(settings):
     """All that is wrong with the settings of one host, as sentences."""
@@ -51,7 +53,9 @@ def _check_env_file(path):
         with open(path, encoding="utf-8") as stream:
             _envfile.parse_dotenv(stream.read(), f"bluegreen_env_file {path}")
     except (OSError, UnicodeDecodeError) as error:
-        raise _rules.Refused(f"bluegreen_env_file cannot be read: {getattr(error, 'strerror', 'not UTF-8')}: {path}") from None
+        raise _rules.Refused(
+            f"bluegreen_env_file cannot be read: {getattr(error, 'strerror', 'not UTF-8')}: {path}"
+        ) from None
 
 
 def misspelt(names, known):
@@ -94,7 +98,9 @@ class ActionModule(ActionBase):
                 return []
             path = os.path.abspath(os.path.expanduser(artifact))
             if not os.path.isfile(path):
-                raise _rules.Refused(f"bluegreen_artifact: there is no file {path} on this machine; build.yml makes one")
+                raise _rules.Refused(
+                    f"bluegreen_artifact: there is no file {path} on this machine; build.yml makes one"
+                )
             found = _artifact.inspect(path, settings["app"])
             if checksum and _rules.check_checksum(checksum) != found["sha256"]:
                 raise _rules.Refused(f"bluegreen_artifact has SHA-256 {found['sha256']}, which is not its checksum")

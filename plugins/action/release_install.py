@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The controller's half of release_install: look at the artifact, ask the host, upload only what it does not have."""
+
 from __future__ import annotations
 
 import os
@@ -28,7 +29,9 @@ class ActionModule(ActionBase):
             if not args.get("inspected"):
                 args["inspected"] = _artifact.inspect(path, args.get("app"))
                 if args.get("checksum") and _rules.check_checksum(args["checksum"]) != args["inspected"]["sha256"]:
-                    raise _rules.Refused(f"the artifact has SHA-256 {args['inspected']['sha256']}, not that of its checksum")
+                    raise _rules.Refused(
+                        f"the artifact has SHA-256 {args['inspected']['sha256']}, not that of its checksum"
+                    )
         except _rules.Refused as error:
             raise AnsibleActionFail(str(error)) from None
         asked = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Print lines as they are. Documented with the module of the same name."""
+
 from __future__ import annotations
 
 from ansible.plugins.action import ActionBase

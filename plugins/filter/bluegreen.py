@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filters of the playbooks; each is documented in a file of its own name beside this one."""
+
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
@@ -68,7 +69,8 @@ def switch_lines(hostvars, hosts, plan):
 
 
 def status_lines(hostvars, hosts):
-    return _group.status_lines({host: hostvars[host].get("__bluegreen_info") or {} for host in hosts})
+    infos = {host: hostvars[host].get("__bluegreen_info") or {} for host in hosts}
+    return _group.status_lines(infos) + _group.next_lines(infos)
 
 
 def in_doubt(hostvars, hosts):

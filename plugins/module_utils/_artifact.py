@@ -5,6 +5,7 @@
 
 The controller looks at it before any host is touched; the host unpacks with the same checks.
 """
+
 from __future__ import annotations
 
 import hashlib

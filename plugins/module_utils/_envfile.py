@@ -7,6 +7,7 @@ One quoting serves both readers of the written file: a double-quoted value in wh
 characters backslash, double quote, dollar and backtick. POSIX sh (2.2.3) and systemd.exec(5), EnvironmentFile=, both give
 back the same text; C(tests/unit) and the molecule scenario compare the two.
 """
+
 from __future__ import annotations
 
 import base64
@@ -96,7 +97,7 @@ def _dotenv_value(rest, name, place):
         value, closed, tail = rest[1:].partition("'")
     elif rest[:1] == '"':
         match = re.match(r'"((?:[^"\\]|\\.)*)"', rest)
-        closed, tail = bool(match), rest[match.end():] if match else ""
+        closed, tail = bool(match), rest[match.end() :] if match else ""
         value = match.group(1) if match else ""
         if re.search(r"(?<!\\)(?:\\\\)*[$`]", value):
             raise Refused(f"{place}: {name} has a $ or a backtick in double quotes; put the value in single quotes")
@@ -147,7 +148,7 @@ def slot_env(user, color, port, app, state_dir, cookie, domain):
 
 def render(env):
     """The text of the env file."""
-    return "".join('%s="%s"\n' % (name, _QUOTED.sub(r"\\\1", env[name])) for name in sorted(env))
+    return "".join(name + '="' + _QUOTED.sub(r"\\\1", env[name]) + '"\n' for name in sorted(env))
 
 
 def parse(text):
@@ -174,10 +175,8 @@ def moved(env, color, port, app, state_dir):
     if former_dir:
         for name in ("HOME", "ERL_CRASH_DUMP"):
             if result.get(name, "").startswith(former_dir):
-                result[name] = state_dir + result[name][len(former_dir):]
-    result.update(
-        BLUEGREEN_COLOR=color, PORT=str(port), RELEASE_NODE=f"{app}_{color}", RELEASE_TMP=f"{state_dir}/tmp"
-    )
+                result[name] = state_dir + result[name][len(former_dir) :]
+    result.update(BLUEGREEN_COLOR=color, PORT=str(port), RELEASE_NODE=f"{app}_{color}", RELEASE_TMP=f"{state_dir}/tmp")
     return result
 
 

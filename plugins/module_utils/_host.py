@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One app on the host this runs on: its paths, and the effects that all modules share. Private to this collection."""
+
 from __future__ import annotations
 
 import http.client
@@ -370,7 +371,7 @@ def stat_of(pid):
     if not text:
         return None
     # The command may hold spaces and parentheses; it ends at the last one.
-    command, rest = text[text.index("(") + 1: text.rindex(")")], text[text.rindex(")") + 2:].split()
+    command, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
     return {"parent": int(rest[1]), "command": command, "state": rest[0]}
 
 

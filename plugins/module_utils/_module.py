@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The frame of every module of this collection: options in, one try, result out. Private to this collection."""
+
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule

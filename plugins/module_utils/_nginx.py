@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The nginx of a host: test its configuration, start it, reload it with proof. Private to this collection."""
+
 from __future__ import annotations
 
 import os
@@ -30,7 +31,9 @@ class Nginx:
 
     def _run(self, *words):
         if not self.binary:
-            raise Failure("nginx is not installed; install it, or let setup.yml do it with bluegreen_nginx_install=true")
+            raise Failure(
+                "nginx is not installed; install it, or let setup.yml do it with bluegreen_nginx_install=true"
+            )
         return run([self.binary, "-c", self.conf, *words], env=clean_environ())
 
     def version(self):

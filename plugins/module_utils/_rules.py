@@ -7,6 +7,7 @@ Names end up in nginx configuration, unit files, paths and shell scripts, and C(
 everything is matched against an allow-list before it is used anywhere. All functions return the accepted value or raise
 V(Refused) with a sentence that says what is wrong and what is allowed.
 """
+
 from __future__ import annotations
 
 import re
@@ -151,7 +152,9 @@ def check_artifact(value, checksum):
         if not _URL.match(value):
             raise Refused("bluegreen_artifact is a URL with characters that a URL does not have")
         if not checksum:
-            raise Refused("bluegreen_artifact is a URL: bluegreen_artifact_checksum (sha256:…) has to say what it holds")
+            raise Refused(
+                "bluegreen_artifact is a URL: bluegreen_artifact_checksum (sha256:…) has to say what it holds"
+            )
     elif "://" in value:
         raise Refused(f"bluegreen_artifact is {value!r}: a path, or an http or https URL is allowed")
     if checksum:

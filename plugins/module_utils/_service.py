@@ -5,6 +5,7 @@
 
 Both managers answer the same five questions: what runs, start, stop, whose port is it, what did it log last.
 """
+
 from __future__ import annotations
 
 import os
@@ -42,8 +43,13 @@ def run(argv, timeout=60.0, **kwargs):
     """Run a program: (exit status, its stdout and stderr together)."""
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
-            check=False, **kwargs
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+            **kwargs,
         )
     except subprocess.TimeoutExpired:
         raise Failure(f"{os.path.basename(argv[0])} {argv[1]} did not end within {timeout:g} s") from None
@@ -59,8 +65,13 @@ class Systemd:
 
     def _show(self):
         _rc, text = run(
-            ["systemctl", "show", self.unit, "--property",
-             "ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,InvocationID,LoadState,NeedDaemonReload"]
+            [
+                "systemctl",
+                "show",
+                self.unit,
+                "--property",
+                "ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,InvocationID,LoadState,NeedDaemonReload",
+            ]
         )
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
@@ -156,7 +167,10 @@ class Daemon:
         # `daemon` returns 0 even when the node dies at once, so its status says nothing; the health check does.
         run(
             [f"{self.app.slot(self.color)}/release/bin/{self.app.name}", "daemon"],
-            cwd=state_dir, env=clean_environ(self.app.env(self.color)), start_new_session=True, **user
+            cwd=state_dir,
+            env=clean_environ(self.app.env(self.color)),
+            start_new_session=True,
+            **user,
         )
 
     def stop(self, timeout):

@@ -6,6 +6,7 @@
 The C(live) symlink is the one truth that traffic follows. The facts file tells the rest (what was live before, when), is
 written after the symlink, and is therefore brought up to date by V(reconcile) before anything is decided from it.
 """
+
 from __future__ import annotations
 
 import json
@@ -174,7 +175,9 @@ def disagreements(info):
         if slot["pending"]:
             found.append(f"{color}: a deploy of {slot['pending']['release']} was cut short ({slot['pending']['at']})")
         elif known != slot["release"]:
-            found.append(f"{color}: the facts file says {known or 'empty'}, the slot holds {slot['release'] or 'nothing'}")
+            found.append(
+                f"{color}: the facts file says {known or 'empty'}, the slot holds {slot['release'] or 'nothing'}"
+            )
         if slot["running"] and slot["process_release"] and slot["process_release"] != slot["release"]:
             found.append(f"{color}: the process runs {slot['process_release']}, the slot holds {slot['release']}")
         if color == link and slot["release"] and not slot["running"]:

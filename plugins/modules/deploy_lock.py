@@ -124,9 +124,7 @@ def take(module, app, found):
     if module.check_mode:
         return {"changed": True, "msg": "the lock is free", "lock": None}
     os.makedirs(app.root, mode=0o755, exist_ok=True)
-    lock = {
-        "run": params["run"], "holder": params["holder"], "operation": params["operation"], "since": _host.now()
-    }
+    lock = {"run": params["run"], "holder": params["holder"], "operation": params["operation"], "since": _host.now()}
     temporary = f"{app.root}/.lock.{os.getpid()}.new"
     _host.remove(temporary)
     with open(temporary, "x", encoding="utf-8") as stream:

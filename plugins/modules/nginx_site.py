@@ -102,7 +102,9 @@ def work(module, app):
     elif actions or not loaded:
         actions.append("reload nginx")
     result = {
-        "changed": bool(actions), "actions": actions, "path": path,
+        "changed": bool(actions),
+        "actions": actions,
+        "path": path,
         "diff": {"before": former or "", "after": text, "before_header": path, "after_header": path},
     }
     if module.check_mode or not actions:

@@ -130,7 +130,9 @@ def fetch(module, app, url):
     shown = urllib.parse.urlsplit(url)._replace(query="", fragment="")
     shown = shown._replace(netloc=shown.netloc.rpartition("@")[2]).geturl()
     if info["status"] != 200:
-        raise _host.Failure(f"{shown} answers {info['status'] if info['status'] > 0 else info['msg']}, not with an artifact")
+        raise _host.Failure(
+            f"{shown} answers {info['status'] if info['status'] > 0 else info['msg']}, not with an artifact"
+        )
     with open(path, "xb") as target:
         for block in iter(lambda: response.read(1 << 20), b""):
             target.write(block)

@@ -109,8 +109,10 @@ def work(module, app):
     env["HOME"] = app.state_dir(params["color"])
     rc, text = _service.run(
         [f"{app.release_dir(release)}/bin/{app.name}", params["command"], params["expr"]],
-        timeout=params["timeout"], cwd=app.state_dir(params["color"]),
-        env=_service.clean_environ(env), **_service.as_app_user(app)
+        timeout=params["timeout"],
+        cwd=app.state_dir(params["color"]),
+        env=_service.clean_environ(env),
+        **_service.as_app_user(app),
     )
     output = _envfile.redact(text, env).splitlines()
     if rc != 0:

@@ -189,9 +189,7 @@ def look_at_slot(app, color, facts, params):
     if slot_facts.get("release") != release:
         slot_facts = {}
     pid = _service.service(app, color).pid() if release or app.service_manager == "daemon" else None
-    answer = (
-        _service.answers(app, color, pid, params["health_path"], 2.0) if pid else {"error": "not running"}
-    )
+    answer = _service.answers(app, color, pid, params["health_path"], 2.0) if pid else {"error": "not running"}
     journal = _host.read_json(app.journal(color))
     return {
         "color": color,

@@ -178,7 +178,11 @@ class Slot:
 
     def wait(self):
         return _service.wait_until_healthy(
-            self.app, self.color, self.params["health_path"], self.params["health_status"], self.params["health_timeout"]
+            self.app,
+            self.color,
+            self.params["health_path"],
+            self.params["health_status"],
+            self.params["health_timeout"],
         )
 
     def start(self):

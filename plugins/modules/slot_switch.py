@@ -107,7 +107,9 @@ class Switch:
         self.app = app
         self.link = app.link()
         if self.link is None:
-            raise Failure(f"{app.live} does not exist: this host is not set up; run setup.yml and deploy.yml", live=None)
+            raise Failure(
+                f"{app.live} does not exist: this host is not set up; run setup.yml and deploy.yml", live=None
+            )
 
     def through_nginx(self, color):
         """Whether a new connection gets the color and a healthy answer: None, or what is wrong."""
@@ -171,10 +173,14 @@ class Switch:
         told, why_not = _host.deployment_id(self.app)
         if told != was:
             raise Failure(
-                f"nginx says {told or why_not} where {was} is live, so a switch could not be proven; run setup.yml", live=was
+                f"nginx says {told or why_not} where {was} is live, so a switch could not be proven; run setup.yml",
+                live=was,
             )
         result = {
-            "changed": True, "live": color, "was": was, "release": release,
+            "changed": True,
+            "live": color,
+            "was": was,
+            "release": release,
             "diff": {"before": f"live -> slots/{was}\n", "after": f"live -> slots/{color}\n"},
         }
         if self.check:
@@ -182,7 +188,11 @@ class Switch:
         facts = self.app.facts()
         self.app.write_facts(facts)
         journal = {
-            "run": self.params["run"], "from": was, "to": color, "kind": self.params["kind"], "facts": facts,
+            "run": self.params["run"],
+            "from": was,
+            "to": color,
+            "kind": self.params["kind"],
+            "facts": facts,
             "at": _host.now(),
         }
         _host.write_json(self.app.switch_journal, journal)
@@ -205,7 +215,9 @@ class Switch:
             self.app.write_facts(journal["facts"])
             self.prove(back)
         return {
-            "changed": True, "live": back, "was": self.link,
+            "changed": True,
+            "live": back,
+            "was": self.link,
             "diff": {"before": f"live -> slots/{self.link}\n", "after": f"live -> slots/{back}\n"},
         }
 

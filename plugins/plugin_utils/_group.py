@@ -6,6 +6,7 @@
 Group or nothing: a host counts as good only if its result is there and says C(ok: true). Whatever else happens to a
 host (lost, skipped, a traceback, no result at all) makes the group's answer no.
 """
+
 from __future__ import annotations
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import COLORS
@@ -23,7 +24,11 @@ def why(result):
         return "was skipped"
     text = str(result.get("msg") or "failed without a word").strip()
     trace = str(result.get("module_stderr") or result.get("exception") or "").strip()
-    return f"{text}: {trace.splitlines()[-1]}" if trace and "ok" not in result and "MODULE FAILURE" in text.upper() else text
+    return (
+        f"{text}: {trace.splitlines()[-1]}"
+        if trace and "ok" not in result and "MODULE FAILURE" in text.upper()
+        else text
+    )
 
 
 def _first(text):
@@ -65,7 +70,11 @@ def deploy_plan(infos):
         for host, info in infos.items()
         if info["traffic_unsure"]
     ]
-    return {"ok": not failed, "failed": failed, "hosts": {host: {"color": info["target"]} for host, info in infos.items()}}
+    return {
+        "ok": not failed,
+        "failed": failed,
+        "hosts": {host: {"color": info["target"]} for host, info in infos.items()},
+    }
 
 
 def switch_plan(infos, color=None, release=None):
@@ -92,7 +101,9 @@ def switch_plan(infos, color=None, release=None):
             failed.append(_refusal(host, f"{to} holds no release, so there is nothing to promote; run deploy.yml"))
         elif not color and not release and held in info["facts"]["rolled_back"]:
             failed.append(
-                _refusal(host, f"{to} holds {held}, which was rolled back from; to promote it all the same: -e color={to}")
+                _refusal(
+                    host, f"{to} holds {held}, which was rolled back from; to promote it all the same: -e color={to}"
+                )
             )
         else:
             plan[host] = {"color": to, "release": held, "already": to == info["live"]}
@@ -122,7 +133,11 @@ def _one_release(plan, failed):
     releases = sorted({entry["release"] for entry in plan.values()})
     if len(releases) > 1:
         for host, entry in plan.items():
-            failed.append(_refusal(host, f"would go to {entry['release']}, others to another release; deploy to all of them first"))
+            failed.append(
+                _refusal(
+                    host, f"would go to {entry['release']}, others to another release; deploy to all of them first"
+                )
+            )
     return {"ok": bool(plan) and not failed, "failed": failed, "hosts": plan}
 
 
@@ -190,10 +205,33 @@ def status_lines(infos):
         if info["link"] is None:
             notes.append(f"{host}: is not set up; run deploy.yml")
         if info["lock"]:
-            notes.append(f"{host}: locked by {info['lock']['holder']} for {info['lock']['operation']} since {info['lock']['since']}")
+            notes.append(
+                f"{host}: locked by {info['lock']['holder']} for {info['lock']['operation']} since {info['lock']['since']}"
+            )
     widths = [max(len(row[index]) for row in [head] + rows) for index in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head] + rows]
     return lines + (notes if notes else ["all truths agree"])
+
+
+def next_lines(infos):
+    """The commands that can follow: to make live what waits in the idle slots, and to go back."""
+    good = [info for info in infos.values() if not why(info)]
+    waiting = {(info["idle"], _held(info, info["idle"])) for info in good if _waits(info)}
+    lines = []
+    if good and all(_waits(info) for info in good):
+        color = f" -e color={next(iter(waiting))[0]}" if len({one for one, _release in waiting}) == 1 else ""
+        names = " and ".join(sorted({release for _color, release in waiting}))
+        lines.append(f"to make {names} live: ansible-playbook promote.yml{color}")
+    goals = sorted({info["rollback"]["release"] for info in good if not info["rollback"].get("refused")})
+    if goals:
+        lines.append(f"to go back to {' and '.join(goals)}: ansible-playbook rollback.yml")
+    return lines
+
+
+def _waits(info):
+    """Whether the idle slot holds something that has not been live since it was deployed."""
+    idle = info["slots"][info["idle"]]
+    return bool(idle["healthy"] and not idle["promoted_at"] and idle["release"] not in info["facts"]["rolled_back"])
 
 
 def _slot_cell(info, color):

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the tests on real hosts share: running playbooks, asking the site, and a client that never stops asking."""
+
 from __future__ import annotations
 
 import json
@@ -45,7 +46,11 @@ def playbook(inventory, name, *args, rc=0, verbose=None, env=None):
             words += ["-e", arg] if "=" in arg and not arg.startswith("-") else [arg]
     done = subprocess.run(
         words + ([verbose] if verbose else []),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=600,
         env={**os.environ, **(env or {})},
     )
     fine = done.returncode != 0 if rc is None else done.returncode == rc

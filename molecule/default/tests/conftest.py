@@ -11,7 +11,7 @@ import testinfra
 
 sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests"))
 
-from support import bluegreen  # noqa: E402
+from support import bluegreen
 
 INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
 

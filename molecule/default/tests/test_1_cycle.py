@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The whole cycle, in the order in which a person goes through it. Converge has deployed 0.1.0 to a fresh host."""
+
 from __future__ import annotations
 
 import json
@@ -50,9 +51,12 @@ def test_facts_are_local_facts(host):
     inventory = os.environ["MOLECULE_INVENTORY_FILE"]
     shown = subprocess.run(
         ["ansible", "bluegreen", "-i", inventory, "-m", "setup", "-a", "filter=ansible_local"],
-        capture_output=True, text=True, check=True, env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
     ).stdout
-    app = json.loads(shown[shown.index("{"):])["ansible_facts"]["ansible_local"]["sample_app"]
+    app = json.loads(shown[shown.index("{") :])["ansible_facts"]["ansible_local"]["sample_app"]
     assert app["live"] == "blue" and app["previous"] is None and app["slots"]["green"] is None
     assert app["slots"]["blue"]["version"] == "0.1.0"
     assert app["slots"]["blue"]["release"] == release_of(host, "blue")
@@ -61,7 +65,9 @@ def test_facts_are_local_facts(host):
 
 def test_a_deploy_leaves_the_live_slot_alone(host, site, play):
     pid = site.pid()
-    before = host.check_output(f"sudo find {ROOT}/slots/blue {ROOT}/releases -newer {ROOT}/slots/blue/is-blue -ls | sort")
+    before = host.check_output(
+        f"sudo find {ROOT}/slots/blue {ROOT}/releases -newer {ROOT}/slots/blue/is-blue -ls | sort"
+    )
     with Client(site) as client:
         run = play("deploy", f"bluegreen_artifact={artifact('sample_app-0.1.1')}")
     assert client.failed == [] and set(client.seen) == {"blue"}
@@ -151,7 +157,7 @@ def test_deploy_and_promote_in_one_run_and_again(site, play):
 def test_migrate_says_which_release_and_runs_it_once(host, play):
     run = play("migrate")
     assert "migrating with green 0.1.1-" in run.text and "migrated by 0.1.1" in run.text
-    assert host.check_output("cat /opt/sample_app/state/blue/database") == "migrated by 0.1.1"
+    assert host.check_output("sudo cat /opt/sample_app/state/blue/database") == "migrated by 0.1.1"
     run = play("migrate", "color=blue")
     assert "migrating with blue 0.1.0-" in run.text
 

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What goes wrong: bad input, releases that do not start, hosts that are not as they should be. Nothing may be lost."""
+
 from __future__ import annotations
 
 import gzip
@@ -17,10 +18,14 @@ GOOD = f"bluegreen_artifact={artifact('sample_app-0.1.1')}"
 SECRET = "ecto://app:s3cret-p4ssword@db.internal/app"
 
 THIRD = {
-    "bluegreen_app": "third_app", "bluegreen_domain": "third.test", "bluegreen_ports": {"blue": 6200, "green": 7200},
+    "bluegreen_app": "third_app",
+    "bluegreen_domain": "third.test",
+    "bluegreen_ports": {"blue": 6200, "green": 7200},
 }
 OTHER = {
-    "bluegreen_app": "other_app", "bluegreen_domain": "other.test", "bluegreen_ports": {"blue": 6100, "green": 7100},
+    "bluegreen_app": "other_app",
+    "bluegreen_domain": "other.test",
+    "bluegreen_ports": {"blue": 6100, "green": 7100},
     "bluegreen_artifact": artifact("other_app-0.1.0"),
 }
 
@@ -37,8 +42,8 @@ def fingerprint(host):
 @pytest.fixture(scope="module", autouse=True)
 def both_slots_run(host):
     """0.1.0 live on blue and 0.1.1 idle on green, whatever the tests before have left."""
-    from support import bluegreen
     from conftest import INVENTORY
+    from support import bluegreen
 
     if bluegreen.Site(18180, "sample.test").color() == "green":
         bluegreen.playbook(INVENTORY, "rollback")
@@ -157,12 +162,18 @@ def test_what_is_no_release_is_refused(play, untouched, tmp_path):
 def failing(play, **env):
     """Deploy 0.1.1-rebuilt with an environment that makes it fail. Returns what was printed."""
     values = {"SECRET_KEY_BASE": "another-secret-key-base", "DATABASE_URL": SECRET, **env}
-    goal = {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_env": values, "bluegreen_health_timeout": 4}
+    goal = {
+        "bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"),
+        "bluegreen_env": values,
+        "bluegreen_health_timeout": 4,
+    }
     return play("deploy", goal, "--diff", rc=2, verbose="-vvv").text
 
 
 def without_pids_of_idle(text):
-    return [line for line in text.splitlines() if not line.strip().isdigit() and "0.1.1-" not in line or "slots" in line]
+    return [
+        line for line in text.splitlines() if not line.strip().isdigit() and "0.1.1-" not in line or "slots" in line
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +207,10 @@ def test_a_failed_deploy_gives_the_slot_back(host, site, play, env, said):
     # Nothing secret in what was printed, with -vvv and --diff, nor on the host where others may look.
     for secret in ("s3cret-p4ssword", "another-secret-key-base"):
         assert secret not in text
-    assert host.run(f"grep -r s3cret {ROOT}/slots {ROOT}/state {ROOT}/former /etc/ansible /etc/systemd 2>/dev/null").stdout == ""
+    assert (
+        host.run(f"grep -r s3cret {ROOT}/slots {ROOT}/state {ROOT}/former /etc/ansible /etc/systemd 2>/dev/null").stdout
+        == ""
+    )
 
 
 def test_promote_refuses_an_unhealthy_target(host, site, play):
@@ -222,12 +236,18 @@ def test_an_answer_of_somebody_else_is_not_health(host, play):
     play("stop", "color=green")
     script = "import time,socket,http.server\ntime.sleep(0.2)\nhttp.server.HTTPServer((str(),5000),http.server.SimpleHTTPRequestHandler).serve_forever()"
     env = {"SECRET_KEY_BASE": "x" * 20, "SAMPLE_BOOT_MS": "8000"}
-    host.check_output(f"sudo mkdir -p /srv/squat && sudo touch /srv/squat/health && printf '{script}' | sudo tee /srv/squat/s.py")
+    host.check_output(
+        f"sudo mkdir -p /srv/squat && sudo touch /srv/squat/health && printf '{script}' | sudo tee /srv/squat/s.py"
+    )
     host.check_output(
         "sudo systemd-run --unit=squatter --quiet --working-directory=/srv/squat sh -c "
         "'while ! systemctl is-active -q sample_app@green; do sleep 0.05; done; exec python3 s.py'"
     )
-    goal = {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_env": env, "bluegreen_health_timeout": 5}
+    goal = {
+        "bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"),
+        "bluegreen_env": env,
+        "bluegreen_health_timeout": 5,
+    }
     run = play("deploy", goal, rc=2)
     host.check_output("sudo systemctl stop squatter")
     assert "port 5000 is answered by process" in run.text
@@ -237,17 +257,31 @@ def test_an_answer_of_somebody_else_is_not_health(host, play):
 # --- the environment of a slot ----------------------------------------------------------------------------------------
 
 NASTY = {
-    "A_DOLLAR": "a$HOME${PATH}$(id)`id`", "A_QUOTES": "\"double\" and 'single'", "A_BACKSLASH": "\\ \\n \\$ \\\\",
-    "A_HASH": "#no comment; rm -rf = ! * ? [x]", "A_SPACES": "  leading and trailing  ", "A_UNICODE": "žluťoučký 🐎 \u2028",
-    "A_TAB": "a\tb", "AN_EMPTY": "", "A_LONG": "0123456789abcdef" * 512, "A_PERCENT": "%h %i %%", "A_TILDE": "~root",
-    "ENDS_IN_BACKSLASH": "end\\", "A_BOOLEAN": True, "A_NUMBER": 8,
+    "A_DOLLAR": "a$HOME${PATH}$(id)`id`",
+    "A_QUOTES": "\"double\" and 'single'",
+    "A_BACKSLASH": "\\ \\n \\$ \\\\",
+    "A_HASH": "#no comment; rm -rf = ! * ? [x]",
+    "A_SPACES": "  leading and trailing  ",
+    "A_UNICODE": "žluťoučký 🐎 \u2028",
+    "A_TAB": "a\tb",
+    "AN_EMPTY": "",
+    "A_LONG": "0123456789abcdef" * 512,
+    "A_PERCENT": "%h %i %%",
+    "A_TILDE": "~root",
+    "ENDS_IN_BACKSLASH": "end\\",
+    "A_BOOLEAN": True,
+    "A_NUMBER": 8,
 }
 
 
 def test_systemd_and_a_shell_read_the_same_environment(host, play):
     wanted = {name: "true" if value is True else str(value) for name, value in NASTY.items()}
     play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_env": NASTY})
-    tell = "IO.puts(Enum.map_join([" + ", ".join(f":{name}" for name in wanted) + "], ~s( ), &(&1 |> to_string() |> System.get_env() |> Base.encode16() |> then(fn x -> ~s(_) <> x end))))"
+    tell = (
+        "IO.puts(Enum.map_join(["
+        + ", ".join(f":{name}" for name in wanted)
+        + "], ~s( ), &(&1 |> to_string() |> System.get_env() |> Base.encode16() |> then(fn x -> ~s(_) <> x end))))"
+    )
     expected = " ".join("_" + value.encode().hex().upper() for value in wanted.values())
     # rpc answers from the process that systemd started; eval from one that the shell command started.
     assert host.check_output(f"sudo {ROOT}/bin/sample_app green rpc '{tell}'") == expected
@@ -309,7 +343,9 @@ def test_a_domain_that_is_taken_is_refused(host, play):
 
 
 def test_artifacts_by_url(host, play):
-    host.check_output("sudo mkdir -p /srv/www && sudo systemd-run --unit=www --quiet --working-directory=/srv/www python3 -m http.server 9000; sleep 1")
+    host.check_output(
+        "sudo mkdir -p /srv/www && sudo systemd-run --unit=www --quiet --working-directory=/srv/www python3 -m http.server 9000; sleep 1"
+    )
     url = "http://user:t0ken@127.0.0.1:9000/a.tar.gz?sig=s1gnature"
     goal = {"bluegreen_artifact": url, "bluegreen_artifact_checksum": "sha256:" + "0" * 64}
     text = play("deploy", goal, rc=2, verbose="-v").text
@@ -323,7 +359,9 @@ def test_artifacts_by_url(host, play):
     import hashlib
     import subprocess
 
-    subprocess.run(["docker", "cp", artifact("sample_app-0.1.1-rebuilt"), "bluegreen-web1:/srv/www/a.tar.gz"], check=True)
+    subprocess.run(
+        ["docker", "cp", artifact("sample_app-0.1.1-rebuilt"), "bluegreen-web1:/srv/www/a.tar.gz"], check=True
+    )
     goal["bluegreen_artifact_checksum"] = "sha256:" + hashlib.sha256(content).hexdigest()
     host.check_output(f"sudo rm -rf /tmp/kept && sudo cp -a {ROOT}/releases /tmp/kept")
     play("deploy", goal)
@@ -376,7 +414,9 @@ def test_a_lock_names_its_holder_and_is_broken_by_unlock(host, play, untouched):
 
 
 def test_nginx_is_installed_where_it_is_missing(host, play):
-    host.check_output("sudo apt-get purge -y -qq nginx-light nginx-common >/dev/null 2>&1 && sudo apt-get autoremove -y -qq >/dev/null 2>&1")
+    host.check_output(
+        "sudo apt-get purge -y -qq nginx-light nginx-common >/dev/null 2>&1 && sudo apt-get autoremove -y -qq >/dev/null 2>&1"
+    )
     assert not host.exists("nginx")
     play("setup", THIRD)
     assert Site(18180, "third.test").color() == "blue"
