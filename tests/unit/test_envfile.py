@@ -1,0 +1,133 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
+from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+NAMES = st.from_regex(r"\AX[A-Z0-9_]{0,8}\Z")
+# Everything but control characters; a shell cannot hold what is not UTF-8.
+VALUES = st.text(st.characters(blacklist_categories=("Cs", "Cc")) | st.sampled_from("\t\"'\\$`#;=!*& ~%"), max_size=60)
+ENVS = st.dictionaries(NAMES, VALUES, max_size=6)
+
+
+def read_as_systemd(text):
+    """A model of how systemd reads an env file (parse_env_file of its sources, by its states), for what we write."""
+    env = {}
+    for line in text.split("\n"):
+        if not line:
+            continue
+        name, _equals, rest = line.partition("=")
+        assert rest[0] == '"'
+        value, index = "", 1
+        while rest[index] != '"':
+            if rest[index] == "\\":
+                index += 1
+                value += rest[index] if rest[index] in '"\\`$' else "\\" + rest[index]
+            else:
+                value += rest[index]
+            index += 1
+        assert index == len(rest) - 1
+        env[name] = value
+    return env
+
+
+@given(ENVS)
+def test_what_is_written_is_read_back(env):
+    text = _envfile.render(env)
+    assert _envfile.parse(text) == env
+    assert read_as_systemd(text) == env
+
+
+@settings(max_examples=40, deadline=None)
+@given(ENVS)
+def test_a_shell_reads_what_systemd_reads(tmp_path_factory, env):
+    path = tmp_path_factory.mktemp("env") / "env"
+    path.write_text(_envfile.render(env), encoding="utf-8")
+    script = f"set -a; . {path}; exec python3 -c 'import json, os; print(json.dumps(dict(os.environ)))'"
+    done = subprocess.run(
+        ["sh", "-c", script], capture_output=True, check=True, env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+    )
+    found = json.loads(done.stdout)
+    assert {name: found[name] for name in env} == env
+
+
+@given(ENVS)
+def test_a_packed_env_is_one_word_and_comes_back(env):
+    packed = _envfile.pack(env)
+    assert set(packed) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
+    assert _envfile.unpack(packed) == env
+
+
+@given(ENVS, st.sampled_from(["blue", "green"]))
+def test_an_env_moves_between_slots_and_keeps_its_values(env, color):
+    other = {"blue": "green", "green": "blue"}[color]
+    here = _envfile.slot_env(env, color, 4000, "app", f"/opt/app/state/{color}", "cookie", "a.test")
+    there = _envfile.slot_env(env, other, 5000, "app", f"/opt/app/state/{other}", "cookie", "a.test")
+    assert _envfile.moved(here, other, 5000, "app", f"/opt/app/state/{other}") == there
+
+
+def test_what_the_user_may_and_may_not_set():
+    env = _envfile.slot_env({"PHX_HOST": "b.test"}, "green", 5000, "app", "/opt/app/state/green", "c", "a.test")
+    assert env["PHX_HOST"] == "b.test" and env["PORT"] == "5000" and env["RELEASE_NODE"] == "app_green"
+    assert "PHX_HOST" not in _envfile.slot_env({}, "green", 5000, "app", "/s", "c", "*.a.test")
+    for name in ("PORT", "RELEASE_NODE", "RELEASE_TMP", "BLUEGREEN_COLOR", "RELEASE_VSN", "1A", "A-B", "A=B", ""):
+        with pytest.raises(Refused):
+            _envfile.from_mapping({name: "x"})
+    for value in ("a\nb", "a\rb", "a\0b", "\x1b[2J", None, ["x"], "x" * 65537):
+        with pytest.raises(Refused):
+            _envfile.from_mapping({"A": value})
+    assert _envfile.from_mapping({"A": True, "B": 8, "C": "", "D": 1.5}) == {"A": "true", "B": "8", "C": "", "D": "1.5"}
+
+
+def test_errors_never_show_a_value():
+    with pytest.raises(Refused) as error:
+        _envfile.from_mapping({"TOKEN": "s3cret\nvalue"})
+    assert "s3cret" not in str(error.value) and "TOKEN" in str(error.value)
+
+
+def test_dotenv():
+    text = """
+# comment
+export A=1
+B='it is $literal #not a comment'   # comment
+C="double \\"quoted\\" \\$5"
+D=plain value  # comment
+E=
+F=a=b#c
+"""
+    assert _envfile.parse_dotenv(text) == {
+        "A": "1",
+        "B": "it is $literal #not a comment",
+        "C": 'double "quoted" $5',
+        "D": "plain value",
+        "E": "",
+        "F": "a=b#c",
+    }
+
+
+@pytest.mark.parametrize(
+    "line", ["A", "1A=x", "A=$HOME", 'A="$(id)"', "A=`id`", "A='open", 'A="open', "A='x'y", "A=a'b", "A=a\\b"]
+)
+def test_dotenv_refuses_what_programs_read_differently(line):
+    with pytest.raises(Refused, match="line 2"):
+        _envfile.parse_dotenv("B=1\n" + line)
+
+
+def test_redact_puts_names_in_the_place_of_values():
+    env = {
+        "DATABASE_URL": "ecto://app:pw@db/app",
+        "POOL_SIZE": "10",
+        "PORT": "4000",
+        "SECRET": "ecto://app",
+        "FLAG": "true",
+    }
+    text = "10 connections to ecto://app:pw@db/app on 4000, ecto://app: true"
+    assert _envfile.redact(text, env) == "10 connections to <DATABASE_URL> on 4000, <SECRET>: true"

@@ -1,0 +1,171 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _slots
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _group
+from hypothesis import given
+from hypothesis import strategies as st
+
+A, B, C = "0.1.0-aaaaaaaa", "0.1.1-bbbbbbbb", "0.1.2-cccccccc"
+
+
+def info(live="blue", blue=A, green=B, **more):
+    def slot(color, release):
+        return {
+            "color": color,
+            "release": release,
+            "running": bool(release),
+            "healthy": bool(release),
+            "health": "200",
+            "process_release": release,
+            "promoted_at": "t" if color == live else None,
+            "deployed_at": "t",
+            "pending": None,
+        }
+
+    found = {
+        "ok": True,
+        "live": live,
+        "idle": "green" if live == "blue" else "blue",
+        "link": live,
+        "deployment_id": live,
+        "deployment_id_error": None,
+        "slots": {"blue": slot("blue", blue), "green": slot("green", green)},
+        "problems": [],
+        "facts": {
+            "live": live,
+            "rolled_back": [],
+            "slots": {"blue": blue and {"release": blue}, "green": green and {"release": green}},
+        },
+        "traffic_unsure": False,
+        "lock": None,
+        "rollback": {"refused": "nothing"},
+        "target": "green",
+    }
+    found.update(more)
+    found["disagreements"] = _slots.disagreements(found)
+    return found
+
+
+RESULTS = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "ok": st.booleans(),
+            "unreachable": st.booleans(),
+            "skipped": st.booleans(),
+            "failed": st.booleans(),
+            "msg": st.text(max_size=5),
+            "changed": st.booleans(),
+        },
+    ),
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.fixed_dictionaries({"lock": RESULTS, "info": RESULTS})),
+    st.sets(st.sampled_from("abc")),
+)
+def test_a_group_is_good_only_if_every_host_proved_every_step(results, hosts):
+    judged = _group.verdict(results, sorted(hosts), ["lock", "info"])
+    good = [
+        host
+        for host in hosts
+        if all(
+            ((results.get(host) or {}).get(step) or {}).get("ok") is True and not results[host][step].get("unreachable")
+            for step in ("lock", "info")
+        )
+    ]
+    assert judged["ok"] == (bool(hosts) and set(good) == set(hosts))
+    assert {entry["host"] for entry in judged["failed"]} == set(hosts) - set(good)
+    assert all(entry["why"] for entry in judged["failed"])
+
+
+def test_the_first_bad_step_is_named():
+    results = {
+        "a": {"lock": {"ok": True}, "info": {"unreachable": True, "msg": "timed out\nmore"}},
+        "b": {"lock": {"msg": "held by ann"}},
+    }
+    assert _group.verdict(results, ["a", "b", "c"], ["lock", "info"])["failed"] == [
+        {"host": "a", "step": "info", "why": "unreachable: timed out"},
+        {"host": "b", "step": "lock", "why": "held by ann"},
+        {"host": "c", "step": "lock", "why": "did not come this far"},
+    ]
+
+
+def test_an_optional_step_may_be_left_out_but_not_fail():
+    assert _group.verdict({"a": {"x": {"skipped": True}}}, ["a"], ["x?"])["ok"]
+    assert _group.verdict({"a": {}}, ["a"], ["x?"])["ok"]
+    assert not _group.verdict({"a": {"x": {"msg": "no"}}}, ["a"], ["x?"])["ok"]
+    assert not _group.verdict({"a": {"x": {"unreachable": True}}}, ["a"], ["x?"])["ok"]
+
+
+def test_set_up_is_good_only_if_nothing_is_missing():
+    assert not _group.verdict({"a": {"setup": {"ok": True, "setup_needed": ["/x"]}}}, ["a"], ["setup"])["ok"]
+    assert _group.verdict({"a": {"setup": {"ok": True, "setup_needed": []}}}, ["a"], ["setup"])["ok"]
+
+
+def test_promote_goes_to_the_idle_slot_or_to_the_color_that_was_named():
+    infos = {"a": info(), "b": info()}
+    assert {entry["color"] for entry in _group.switch_plan(infos)["hosts"].values()} == {"green"}
+    plan = _group.switch_plan(infos, "blue")
+    assert plan["ok"] and all(entry["already"] for entry in plan["hosts"].values())
+
+
+def test_a_group_never_ends_up_on_two_releases():
+    plan = _group.switch_plan({"a": info(), "b": info(green=C)})
+    assert not plan["ok"] and len(plan["failed"]) == 2
+    # Different colors are fine as long as the release is one.
+    plan = _group.switch_plan({"a": info(), "b": info(live="green", blue=B, green=A)})
+    assert plan["ok"] and {host: entry["color"] for host, entry in plan["hosts"].items()} == {"a": "green", "b": "blue"}
+
+
+def test_promote_refuses_an_empty_slot_and_what_was_rolled_back_from():
+    assert "holds no release" in _group.switch_plan({"a": info(green=None)})["failed"][0]["why"]
+    back = info()
+    back["facts"]["rolled_back"] = [B]
+    assert "rolled back from" in _group.switch_plan({"a": back})["failed"][0]["why"]
+    assert _group.switch_plan({"a": back}, "green")["ok"]
+
+
+def test_nothing_is_done_while_it_is_unsure_what_is_live():
+    unsure = {"a": info(deployment_id="green", traffic_unsure=True)}
+    assert "/deployment_id says green, the live symlink says blue" in _group.deploy_plan(unsure)["failed"][0]["why"]
+    assert not _group.switch_plan(unsure)["ok"]
+
+
+def test_a_deploy_that_goes_on_to_promote_means_its_own_release():
+    plan = _group.switch_plan({"a": info(), "b": info(live="green")}, release=B)
+    assert plan["ok"] and plan["hosts"]["b"]["already"] and not plan["hosts"]["a"]["already"]
+    assert "no slot holds" in _group.switch_plan({"a": info()}, release=C)["failed"][0]["why"]
+
+
+def test_rollback_plan():
+    goal = {"release": A, "color": "blue", "take": True}
+    plan = _group.rollback_plan({"a": info(live="green", rollback=goal), "b": info(live="green", rollback=goal)})
+    assert plan["ok"] and plan["hosts"]["a"]["take"]
+    mixed = _group.rollback_plan({"a": info(rollback=goal), "b": info(rollback={**goal, "release": C})})
+    assert not mixed["ok"]
+    assert not _group.rollback_plan({"a": info(rollback=goal), "b": info()})["ok"]
+
+
+def test_the_table_tells_what_does_not_agree():
+    odd = info(deployment_id="green")
+    odd["disagreements"] = _slots.disagreements(odd)
+    lines = _group.status_lines({"web1": info(), "web2": odd, "web3": {"unreachable": True, "msg": "timed out"}})
+    assert lines[1].split()[:4] == ["web1", "blue", "blue", "blue"]
+    assert "web2: /deployment_id says green, the live symlink says blue" in lines
+    assert "web3: unreachable: timed out" in lines
+    assert _group.status_lines({"web1": info()})[-1] == "all truths agree"
+    assert _group.in_doubt({"web1": odd}) and not _group.in_doubt({"web1": info()})
+
+
+def test_the_next_commands_are_said():
+    assert _group.next_lines({"a": info()}) == [f"to make {B} live: ansible-playbook promote.yml -e color=green"]
+    back = info(live="green", rollback={"release": A, "color": "blue", "take": False})
+    back["slots"]["blue"]["promoted_at"] = "t"
+    assert _group.next_lines({"a": back}) == [f"to go back to {A}: ansible-playbook rollback.yml"]
+    assert _group.next_lines({"a": info(green=None)}) == []
