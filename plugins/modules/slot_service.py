@@ -242,9 +242,11 @@ class Slot:
         if not self.check and not os.path.isdir(self.app.release_dir(release)):
             raise Failure(f"{release} is not unpacked on this host; kept are {', '.join(self.app.kept()) or 'none'}")
         live = self.app.link()
-        if live and live != self.color and not self.journal and (self.app.held(live) or {}).get("release") == release:
+        if live and live != self.color and (self.app.held(live) or {}).get("release") == release:
             if _host.read_text(self.app.env_file(live)) == self.wanted_env(live):
-                return {"release": release, "color": live, "already_live": True}
+                # What a run that was cut short left in the idle slot is nobody's wish any more.
+                left = self.restored()
+                return {**left, "release": release, "color": live, "already_live": True}
         text = self.wanted_env(self.color)
         same = self.release == release and _host.read_text(self.env_file) == text
         if same:
