@@ -17,6 +17,10 @@ import requests
 ARTIFACTS = os.environ.get("BLUEGREEN_TEST_ARTIFACTS", "")
 
 
+# molecule asks for colors, whose codes stand between the words of the output.
+PLAIN = {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_NOCOLOR": "true"}
+
+
 def artifact(name):
     return f"{ARTIFACTS}/{name}.tar.gz"
 
@@ -30,7 +34,9 @@ class Run:
 
     def changed(self):
         """How many tasks changed something, over all hosts."""
-        return sum(int(number) for number in re.findall(r"\bchanged=(\d+)", self.text))
+        numbers = re.findall(r"\bchanged=(\d+)", self.text)
+        assert numbers, f"no recap in {self.text!r}"
+        return sum(int(number) for number in numbers)
 
 
 def playbook(inventory, name, *args, rc=0, verbose=None, env=None):
@@ -51,7 +57,7 @@ def playbook(inventory, name, *args, rc=0, verbose=None, env=None):
         text=True,
         check=False,
         timeout=600,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, **PLAIN, **(env or {})},
     )
     fine = done.returncode != 0 if rc is None else done.returncode == rc
     assert fine, f"{' '.join(words)}: exit {done.returncode}\n{done.stdout[-12000:]}"

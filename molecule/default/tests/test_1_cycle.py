@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 
-from support.bluegreen import Client, artifact
+from support.bluegreen import PLAIN, Client, artifact
 
 ROOT = "/opt/sample_app"
 
@@ -54,7 +54,7 @@ def test_facts_are_local_facts(host):
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
+        env={**os.environ, **PLAIN, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"},
     ).stdout
     app = json.loads(shown[shown.index("{") :])["ansible_facts"]["ansible_local"]["sample_app"]
     assert app["live"] == "blue" and app["previous"] is None and app["slots"]["green"] is None
