@@ -44,18 +44,8 @@ def check(settings):
         attempt(_rules.check_version, settings["version"])
     attempt(_envfile.from_mapping, settings["env"])
     if settings.get("env_file"):
-        attempt(_check_env_file, settings["env_file"])
+        attempt(_envfile.read_dotenv, settings["env_file"])
     return wrong
-
-
-def _check_env_file(path):
-    try:
-        with open(path, encoding="utf-8") as stream:
-            _envfile.parse_dotenv(stream.read(), f"bluegreen_env_file {path}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _rules.Refused(
-            f"bluegreen_env_file cannot be read: {getattr(error, 'strerror', 'not UTF-8')}: {path}"
-        ) from None
 
 
 def misspelt(names, known):

@@ -22,6 +22,8 @@ class ActionModule(ActionBase):
         args = dict(self._task.args)
         artifact = args.get("artifact") or ""
         if not isinstance(artifact, str) or _rules.is_url(artifact):
+            # A module logs its options on the host; a signature or a password in a URL must not be among them.
+            args.update(artifact=_rules.bare_url(artifact), url=artifact)
             return self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
         try:
             # Beside the person who typed it, not beside a playbook that may be installed anywhere.

@@ -21,9 +21,9 @@ def _registered(hostvars, hosts, name):
     return found
 
 
-def slot_env(env, dotenv=None):
+def slot_env(env, env_file=None):
     try:
-        user = _envfile.parse_dotenv(dotenv) if dotenv else {}
+        user = _envfile.read_dotenv(env_file) if env_file else {}
         user.update(_envfile.from_mapping(env or {}))
         return _envfile.pack(user)
     except Refused as error:
@@ -46,8 +46,9 @@ def deploy_plan(hostvars, hosts):
     return _group.deploy_plan(infos)
 
 
-def switch_plan(hostvars, hosts, color=None, release=None):
-    return _group.switch_plan(_registered(hostvars, hosts, "__bluegreen_info"), color or None, release or None)
+def switch_plan(hostvars, hosts, color=None, deployed=False):
+    results = _registered(hostvars, hosts, "__bluegreen_deployed") if deployed else None
+    return _group.switch_plan(_registered(hostvars, hosts, "__bluegreen_info"), color or None, results)
 
 
 def rollback_plan(hostvars, hosts):

@@ -35,35 +35,60 @@ def _safe_name(name):
     return clean
 
 
-def _check_member(member, links):
-    """Refuse what has no place in a release. V(links) is the set of symlinks seen so far."""
-    name = _safe_name(member.name)
-    parent = posixpath.dirname(name)
-    while parent:
-        # A member below a symlink would be written wherever that points to.
-        if parent in links:
-            raise Refused(f"the artifact has a member below a link: {member.name!r}")
-        parent = posixpath.dirname(parent)
-    if member.issym() or member.islnk():
-        target = member.linkname
-        reached = target if member.islnk() else posixpath.join(posixpath.dirname(name), target)
-        clean = posixpath.normpath(reached)
-        if target.startswith("/") or clean == ".." or clean.startswith("../"):
-            raise Refused(f"the artifact has a link that leads outside: {member.name!r} -> {target!r}")
-        if member.issym():
-            links.add(name)
-    elif not (member.isreg() or member.isdir()):
-        raise Refused(f"the artifact has a device or another special file: {member.name!r}")
-    return name
+def _resolve(name, links):
+    """Follow a path through the symlinks of the tarball. Returns where it ends, or V(None) if that is outside, or nowhere."""
+    waiting, place, hops = name.split("/"), [], 0
+    while waiting:
+        part = waiting.pop(0)
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not place:
+                return None
+            place.pop()
+            continue
+        place.append(part)
+        target = links.get("/".join(place))
+        if target is not None:
+            hops += 1
+            if hops > 40 or target.startswith("/"):
+                return None
+            place.pop()
+            waiting = target.split("/") + waiting
+    return "/".join(place)
 
 
 def members_of(archive):
-    """Checked (name, member) pairs, in the order of the tarball. A member may well come twice: Mix does that."""
-    links = set()
-    for member in archive:
-        name = _check_member(member, links)
-        if name != ".":
-            yield name, member
+    """Checked (name, member) pairs, in the order of the tarball. A member may well come twice: Mix does that.
+
+    All names are read before the first is judged, for a link may lead through another one that comes later. Raises: Refused.
+    """
+    members = [(_safe_name(member.name), member) for member in archive.getmembers()]
+    links = {name: member.linkname for name, member in members if member.issym()}
+    files = set()
+    for name, member in members:
+        parent = posixpath.dirname(name)
+        while parent:
+            # A member below a symlink would be written wherever that points to.
+            if parent in links:
+                raise Refused(f"the artifact has a member below a link: {member.name!r}")
+            parent = posixpath.dirname(parent)
+        if member.issym():
+            if _resolve(posixpath.dirname(name) + "/" + member.linkname, links) is None or member.linkname.startswith(
+                "/"
+            ):
+                raise Refused(f"the artifact has a link that leads outside: {member.name!r} -> {member.linkname!r}")
+        elif member.islnk():
+            if posixpath.normpath(member.linkname) not in files:
+                raise Refused(f"the artifact has a link that leads outside: {member.name!r} -> {member.linkname!r}")
+        elif member.isreg():
+            files.add(name)
+        elif not member.isdir():
+            raise Refused(f"the artifact has a device or another special file: {member.name!r}")
+    # One name that is a link here and a file there would be written through the link.
+    if files & set(links):
+        raise Refused(f"the artifact has a member that is both a file and a link: {sorted(files & set(links))[0]!r}")
+    return [(name, member) for name, member in members if name != "."]
 
 
 def _open(path):

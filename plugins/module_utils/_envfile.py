@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
@@ -90,6 +91,16 @@ def parse_dotenv(text, where="bluegreen_env_file"):
             raise Refused(f"{place}: not NAME=value, with a name of letters, digits and _")
         result[name] = _check(name, _dotenv_value(rest, name, place), place)
     return result
+
+
+def read_dotenv(path):
+    """Read a dotenv file of the controller; a relative path is one of the directory that the run was started in."""
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8") as stream:
+            return parse_dotenv(stream.read(), f"bluegreen_env_file {path}")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise Refused(f"bluegreen_env_file cannot be read: {reason}: {path}") from None
 
 
 def _dotenv_value(rest, name, place):

@@ -37,6 +37,10 @@ class Failure(Exception):
         self.extra = extra
 
 
+# In every file that set-up writes outside of the app's directory: what has it not is somebody else's.
+MARK = "beamops.bluegreen"
+
+
 def now():
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
@@ -246,6 +250,20 @@ class App:
         from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
 
         return _envfile.parse(read_text(self.env_file(color)) or "")
+
+
+def port_conflicts(app, live):
+    """Sentences if the ports that are wanted would leave nginx and the live slot on two different ones.
+
+    The site names the ports of both slots, and the live process keeps the one it was started with.
+    """
+    port = app.env(live).get("PORT") if live else None
+    if not port or port == str(app.ports[live]):
+        return []
+    return [
+        f"{live} is live on port {port}, and bluegreen_ports.{live} says {app.ports[live]}: nginx would lose it. "
+        f"Change the port of the idle slot, deploy and promote; then change the other"
+    ]
 
 
 # --- asking over HTTP --------------------------------------------------------------------------------------------------

@@ -144,6 +144,13 @@ def is_url(artifact):
     return artifact.startswith(("http://", "https://"))
 
 
+def bare_url(url):
+    """A URL without what may be secret in it: user, password, query, fragment."""
+    scheme, _slashes, rest = str(url).partition("://")
+    place, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+
+
 def check_artifact(value, checksum):
     """Only the words; whether the file is there and what is in it is V(_artifact)'s matter."""
     if not isinstance(value, str) or not value:

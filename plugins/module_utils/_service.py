@@ -62,6 +62,7 @@ class Systemd:
     def __init__(self, app, color):
         self.app, self.color = app, color
         self.unit = f"{app.name}@{color}.service"
+        self.restarts = 0
 
     def _show(self):
         _rc, text = run(
@@ -74,6 +75,19 @@ class Systemd:
             ]
         )
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def is_enabled(self):
+        """Whether the slot comes back after a reboot."""
+        return run(["systemctl", "is-enabled", "--quiet", self.unit])[0] == 0
+
+    def enable(self):
+        rc, text = run(["systemctl", "enable", "--quiet", self.unit])
+        if rc != 0:
+            raise Failure(f"systemctl enable {self.unit}: {text.strip()}")
+
+    def is_stopped(self):
+        """Nothing runs, nothing waits to be restarted, and nothing would start at boot."""
+        return self._show().get("ActiveState") == "inactive" and not self.is_enabled()
 
     def pid(self):
         """Main process of the slot in a whole number, or V(None)."""
@@ -88,10 +102,14 @@ class Systemd:
             text += f", result {shown.get('Result')}, exit status {shown.get('ExecMainStatus')}"
         return text
 
-    def has_died(self, _since):
-        """Whether the process that was started has ended, even if systemd has brought it back since."""
+    def watch(self):
+        """From now on V(has_died) tells of the process that runs now. A start by hand counts restarts from 0 again."""
+        self.restarts = int(self._show().get("NRestarts") or 0)
+
+    def has_died(self):
+        """Whether the process that was watched has ended, even if systemd has brought it back since."""
         shown = self._show()
-        return int(shown.get("NRestarts") or 0) > 0 or shown.get("ActiveState") in ("failed", "inactive")
+        return int(shown.get("NRestarts") or 0) > self.restarts or shown.get("ActiveState") in ("failed", "inactive")
 
     def start(self):
         shown = self._show()
@@ -101,13 +119,12 @@ class Systemd:
         if self._show().get("LoadState") == "not-found":
             raise Failure(f"unit {self.app.name}@.service is not installed; run setup.yml")
         run(["systemctl", "reset-failed", self.unit])
+        # Enabled is "was running": what runs comes back after a reboot, what was stopped stays stopped. First of all,
+        # so that there is no moment in which it runs and would not come back.
+        self.enable()
         rc, text = run(["systemctl", "start", self.unit], timeout=120)
         if rc != 0:
             raise Failure(f"systemctl start {self.unit}: {text.strip()}")
-        # Enabled is "was running": what runs comes back after a reboot, what was stopped stays stopped.
-        rc, text = run(["systemctl", "enable", "--quiet", self.unit])
-        if rc != 0:
-            raise Failure(f"systemctl enable {self.unit}: {text.strip()}")
 
     def stop(self, timeout):
         run(["systemctl", "disable", "--quiet", self.unit])
@@ -136,6 +153,14 @@ class Daemon:
         self.app, self.color = app, color
         # run_erl and all that the release starts inherit it, and no other slot of any app has the same.
         self.mark = f"{app.state_dir(color)}/tmp"
+        self.since = 0.0
+
+    def is_enabled(self):
+        """There is nothing that would start it at boot, so nothing is missing either."""
+        return True
+
+    def is_stopped(self):
+        return not self._pids()
 
     def _pids(self):
         found = []
@@ -157,9 +182,12 @@ class Daemon:
         pid = self.pid()
         return f"process {pid} runs" if pid else "no process runs"
 
-    def has_died(self, since):
+    def watch(self):
+        self.since = time.monotonic()
+
+    def has_died(self):
         # `daemon` forks and execs its way to the VM, which takes some hundred milliseconds.
-        return time.monotonic() - since > 3 and not self._pids()
+        return time.monotonic() - self.since > 3 and not self._pids()
 
     def start(self):
         state_dir = self.app.state_dir(self.color)
@@ -251,19 +279,20 @@ def answers(app, color, pid, path, timeout=5.0):
     return answer
 
 
-def wait_until_healthy(app, color, path, expected, timeout):
+def wait_until_healthy(slot_service, path, expected, timeout):
     """Wait for two good answers in a row of the slot's own process. Returns the seconds it took. Raises: Failure.
 
     Two, because a Phoenix endpoint answers 500 for some milliseconds after its port opens, and one good answer may be
     the last of a process that is about to exit.
     """
-    slot_service = service(app, color)
+    app, color = slot_service.app, slot_service.color
     started = time.monotonic()
+    slot_service.watch()
     good, redirects, last, pause, first_pid = 0, 0, "it has not answered yet", 0.05, None
     while True:
         pid = slot_service.pid()
         first_pid = first_pid or pid
-        if slot_service.has_died(started) or (first_pid and pid != first_pid):
+        if slot_service.has_died() or (first_pid and pid != first_pid):
             raise Failure(f"{color} exited while it started; last answer: {last}")
         if pid:
             answer = answers(app, color, pid, path, max(0.2, min(5.0, timeout)))

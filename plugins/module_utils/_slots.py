@@ -120,13 +120,32 @@ def reconcile(facts, link, held, switch, at):
     if facts["live"] is None:
         facts["live"] = link
         return facts
+    if switch and switch.get("from") == link and switch.get("to") == facts["live"]:
+        # The switch was taken back: the facts before it are true again, save what the slots hold by now.
+        before = switch["facts"]["slots"]
+        same = {
+            color: (before[color] or {}).get("release") == (facts["slots"][color] or {}).get("release")
+            for color in COLORS
+        }
+        slots = {color: before[color] if same[color] else facts["slots"][color] for color in COLORS}
+        return {**switch["facts"], "slots": slots}
     cut_short = switch and switch.get("to") == link and switch.get("from") == facts["live"]
     return after_switch(facts, link, switch["kind"] if cut_short else "promote", at)
 
 
 def target_slot(live, held):
-    """Where a deploy goes: the idle slot; the live one while no slot holds anything, so that the site is up at once."""
+    """Where a deploy goes: the idle slot; the live one while no slot holds anything, so that the site is up at once.
+
+    :param held: color to whether the slot holds something that counts. A first deploy that was cut short before its slot
+        was ever healthy does not: see V(counts).
+    """
     return live if not any(held.get(color) for color in COLORS) else other(live)
+
+
+def counts(slot):
+    """Whether a slot holds something that has to be left alone: a release that was proven, or that answers now."""
+    never_proven = slot["pending"] and not slot["pending"]["former"]
+    return bool(slot["release"]) and (not never_proven or slot["healthy"])
 
 
 def rollback_target(facts, kept):

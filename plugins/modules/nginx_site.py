@@ -90,8 +90,14 @@ def test(nginx, app):
 
 def work(module, app):
     nginx = _nginx.Nginx(app)
+    conflicts = _host.port_conflicts(app, app.link())
+    if conflicts:
+        raise Failure(conflicts[0])
     path, text = f"{app.nginx_conf_dir}/conf.d/{app.name}.conf", module.params["content"]
     former = _host.read_text(path)
+    place = re.search(r"if \(-f (\S+)/live/is-green\)", former or "")
+    if place and place.group(1) != app.root:
+        raise Failure(f"{path} serves the app in {place.group(1)}; another bluegreen_root would take that off the net")
     master = nginx.master()
     # The site may have been written by a run that died before its reload; the stamp is written after the proof.
     stamp = f"{app.root}/site.sha256"

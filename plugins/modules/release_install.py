@@ -30,6 +30,9 @@ options:
     description: Path of the tarball on the controller, or an http(s) URL that the host fetches it from.
     type: str
     required: true
+  url:
+    description: The URL with what may be secret in it. Set by the action plugin, which leaves the rest in O(artifact).
+    type: str
   checksum:
     description: C(sha256:) and 64 hexadecimal digits. Required for a URL.
     type: str
@@ -83,7 +86,6 @@ upload_needed:
 """
 
 import os
-import urllib.parse
 
 from ansible.module_utils.urls import fetch_url
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _host, _rules
@@ -109,7 +111,7 @@ def sweep(app):
     """Remove what killed runs left behind: their directories carry the process that made them."""
     for name in os.listdir(app.releases) if os.path.isdir(app.releases) else []:
         kind, _dot, pid = name.rpartition(".")
-        if kind in (".unpacking", ".fetching") and not (pid.isdigit() and _host.is_running(int(pid))):
+        if kind in (".unpacking", ".fetching", ".removing") and not (pid.isdigit() and _host.is_running(int(pid))):
             place = f"{app.releases}/{name}"
             _host.remove_tree(place) if os.path.isdir(place) else _host.remove(place)  # pylint: disable=expression-not-assigned
 
@@ -123,16 +125,13 @@ def require_space(app, needed):
         )
 
 
-def fetch(module, app, url):
+def fetch(module, app, artifact, url):
     """Fetch the artifact to a file beside the releases. Returns its path."""
     path = f"{app.releases}/.fetching.{os.getpid()}"
     response, info = fetch_url(module, url, timeout=60)
-    shown = urllib.parse.urlsplit(url)._replace(query="", fragment="")
-    shown = shown._replace(netloc=shown.netloc.rpartition("@")[2]).geturl()
     if info["status"] != 200:
-        raise _host.Failure(
-            f"{shown} answers {info['status'] if info['status'] > 0 else info['msg']}, not with an artifact"
-        )
+        answer = info["status"] if info["status"] > 0 else info["msg"].replace(url, artifact)
+        raise _host.Failure(f"{artifact} answers {answer}, not with an artifact")
     with open(path, "xb") as target:
         for block in iter(lambda: response.read(1 << 20), b""):
             target.write(block)
@@ -148,8 +147,8 @@ def unpack(app, path, found, release):
         _artifact.unpack(path, temporary)
         group = _host.group_of(app.name)
         cookie = f"{temporary}/releases/COOKIE"
-        if group is not None and os.path.exists(cookie):
-            os.chown(cookie, -1, group)
+        if group is not None and os.path.isfile(cookie) and not os.path.islink(cookie):
+            os.chown(cookie, -1, group, follow_symlinks=False)
         _host.write_json(
             f"{temporary}/.bluegreen.json",
             {"version": found["version"], "sha256": found["sha256"], "installed_at": _host.now()},
@@ -187,7 +186,7 @@ def install(module, app):
         return result_for(_rules.release_id(found["version"], sha256) if found else None, sha256, True)
     os.makedirs(app.releases, mode=0o755, exist_ok=True)
     sweep(app)
-    path = fetch(module, app, artifact) if _rules.is_url(artifact) else params["src"]
+    path = fetch(module, app, artifact, params["url"] or artifact) if _rules.is_url(artifact) else params["src"]
     try:
         really = _artifact.sha256_of(path)
         if really != sha256:
@@ -208,6 +207,7 @@ def main():
     run_module(
         dict(
             artifact=dict(type="str", required=True),
+            url=dict(type="str", no_log=True),
             checksum=dict(type="str"),
             version=dict(type="str"),
             inspected=dict(type="dict"),

@@ -132,6 +132,16 @@ migrate:
   description: Color of the slot whose release migrates unless one is named.
   type: str
   returned: success
+refusals:
+  description: Sentences for what forbids every run that changes something, such as the live slot being on another port.
+  type: list
+  elements: str
+  returned: success
+rolled_back:
+  description: Releases that were rolled back from.
+  type: list
+  elements: str
+  returned: success
 setup_needed:
   description: Paths that set-up would create or change.
   type: list
@@ -157,6 +167,7 @@ is_root:
 
 import hashlib
 import os
+import pwd
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _nginx, _service, _slots
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
@@ -182,6 +193,35 @@ def setup_needed(expected):
     return found
 
 
+def pending(journal):
+    """What the journal of a deploy that is not confirmed says, without the facts in it."""
+    if not journal:
+        return None
+    return {**{name: journal[name] for name in ("release", "at", "run")}, "former": journal["former"]["release"]}
+
+
+def foreign(app):
+    """Sentences for what already has the app's name on this host and is not ours: set-up would overwrite it."""
+    found = []
+    try:
+        home = pwd.getpwnam(app.name).pw_dir
+        if app.service_manager == "systemd" and home != app.root:
+            found.append(
+                f"this host has a user {app.name} already, whose home is {home}, not {app.root}; rename the app"
+            )
+    except KeyError:
+        pass
+    units = [
+        f"{place}/{app.name}@.service"
+        for place in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+    ]
+    for path in [*units, f"{app.nginx_conf_dir}/conf.d/{app.name}.conf"]:
+        text = _host.read_text(path)
+        if text is not None and _host.MARK not in text:
+            found.append(f"{path} is there already, and is not of beamops.bluegreen; move it away, or rename the app")
+    return found
+
+
 def look_at_slot(app, color, facts, params):
     held = app.held(color)
     release = held["release"] if held else None
@@ -204,7 +244,7 @@ def look_at_slot(app, color, facts, params):
         "healthy": answer.get("status") == params["health_status"],
         "health": _host.describe(answer),
         "process_release": _service.process_release(app, pid) if pid else None,
-        "pending": {"release": journal["release"], "at": journal["at"], "run": journal["run"]} if journal else None,
+        "pending": pending(journal),
     }
 
 
@@ -219,25 +259,25 @@ def look(module, app):
     except _host.Failure as error:
         problems.append(str(error))
     live = link or written["live"] or "blue"
-    slots = {color: look_at_slot(app, color, written, params) for color in COLORS}
+    # What the facts ought to say: a run may have died before it could write them.
+    facts = app.facts() if link else written
+    slots = {color: look_at_slot(app, color, facts, params) for color in COLORS}
     nginx_says, why_not = _host.deployment_id(app)
-    try:
-        previous = app.facts()["previous"] if not problems else written["previous"]
-    except Refused:
-        previous = None
     info = {
         "live": live,
         "idle": other(live),
-        "target": _slots.target_slot(live, {color: slots[color]["release"] for color in COLORS}),
+        "target": _slots.target_slot(live, {color: _slots.counts(slots[color]) for color in COLORS}),
         "link": link,
         "deployment_id": nginx_says,
         "deployment_id_error": why_not,
-        "previous": previous,
+        "previous": facts["previous"],
         "slots": slots,
         "releases": app.kept(),
         "facts": written,
         "problems": problems,
         "traffic_unsure": bool(nginx_says and nginx_says != link) or (link is None and _host.is_link(app.live)),
+        "refusals": _host.port_conflicts(app, link) + foreign(app),
+        "rolled_back": facts["rolled_back"],
         "setup_needed": setup_needed(params["expected_files"]),
         "lock": _host.read_json(app.lock),
         "nginx_version": _nginx.Nginx(app).version(),
@@ -246,8 +286,8 @@ def look(module, app):
     info["disagreements"] = _slots.disagreements(info)
     info["migrate"] = _slots.migrate_color(info)
     try:
-        info["rollback"] = _slots.rollback_target(app.facts() if link else written, info["releases"])
-    except (Refused, _host.Failure) as error:
+        info["rollback"] = _slots.rollback_target(facts, info["releases"])
+    except Refused as error:
         info["rollback"] = {"refused": str(error)}
     return info
 

@@ -177,12 +177,9 @@ class Slot:
         self.app.write_facts(facts)
 
     def wait(self):
+        params = self.params
         return _service.wait_until_healthy(
-            self.app,
-            self.color,
-            self.params["health_path"],
-            self.params["health_status"],
-            self.params["health_timeout"],
+            self.service, params["health_path"], params["health_status"], params["health_timeout"]
         )
 
     def start(self):
@@ -213,7 +210,8 @@ class Slot:
     # --- states ---
 
     def must_not_be_live(self, what):
-        if self.app.link() == self.color:
+        # The symlink says where traffic ought to go; nginx, where it goes. Neither may be this slot.
+        if self.color in (self.app.link(), _host.deployment_id(self.app)[0]):
             raise Failure(
                 f"{self.color} is live, so it is not {what}; promote the other slot first: "
                 f"promote.yml -e color={_rules.other(self.color)}"
@@ -242,15 +240,22 @@ class Slot:
         if not self.check and not os.path.isdir(self.app.release_dir(release)):
             raise Failure(f"{release} is not unpacked on this host; kept are {', '.join(self.app.kept()) or 'none'}")
         live = self.app.link()
-        if live and live != self.color and (self.app.held(live) or {}).get("release") == release:
-            if _host.read_text(self.app.env_file(live)) == self.wanted_env(live):
-                # What a run that was cut short left in the idle slot is nobody's wish any more.
-                left = self.restored()
-                return {**left, "release": release, "color": live, "already_live": True}
+        if live and live != self.color:
+            self.settle(live)
+            if (self.app.held(live) or {}).get("release") == release:
+                if _host.read_text(self.app.env_file(live)) == self.wanted_env(live):
+                    # What a run that was cut short left in the idle slot is nobody's wish any more.
+                    left = self.restored()
+                    return {**left, "release": release, "color": live, "already_live": True}
         text = self.wanted_env(self.color)
         same = self.release == release and _host.read_text(self.env_file) == text
         if same:
-            return self.started()
+            result = self.started()
+            if self.journal and not self.check:
+                # The run that put it there died before it could say so.
+                self.write_facts(release, self.held["sha256"], _host.now())
+                result["changed"] = True
+            return result
         former = self.journal["former"]["release"] if self.journal else self.release
         if former:
             self.must_not_be_live(f"given {release}")
@@ -270,6 +275,15 @@ class Slot:
             raise self.give_back(error) from None
         self.write_facts(release, self.app.held(self.color)["sha256"], _host.now())
         return {"changed": True, "diff": diff, "release": release, "seconds": seconds, "run": params["run"]}
+
+    def settle(self, live):
+        """A deploy to the slot that is live by now was cut short before it was confirmed: what serves, stays."""
+        if os.path.exists(self.app.journal(live)):
+            self.do(
+                f"confirm {self.app.held(live)['release']} in {live}, which is live",
+                _host.remove,
+                self.app.journal(live),
+            )
 
     def take(self, release, text, running):
         """Write down what is there, then replace it. Returns seconds until healthy."""
@@ -304,6 +318,8 @@ class Slot:
         if not self.journal:
             return {"release": self.release}
         former = self.journal["former"]
+        if former["release"]:
+            self.must_not_be_live(f"given back to {former['release']}")
         self.actions.append(f"give {self.color} back to {former['release'] or 'nothing'}")
         if self.check:
             return {"changed": True, "release": former["release"]}
@@ -346,7 +362,9 @@ class Slot:
 
     def remove_release(self, release):
         # Renamed first: what is called like a release is one, whole, until it is gone.
-        doomed = f"{self.app.releases}/.unpacking.removed-{release}"
+        doomed = f"{self.app.releases}/.removing.{os.getpid()}"
+        if os.path.isdir(doomed):
+            _host.remove_tree(doomed)
         os.rename(self.app.release_dir(release), doomed)
         _host.remove_tree(doomed)
         _host.remove(self.app.former_env(release))
@@ -357,21 +375,34 @@ class Slot:
 
     def started(self):
         self.must_hold_something()
-        if self.service.pid():
-            answer = _service.answers(self.app, self.color, self.service.pid(), self.params["health_path"])
+        pid = self.service.pid()
+        if pid:
+            answer = _service.answers(self.app, self.color, pid, self.params["health_path"])
             if answer.get("status") == self.params["health_status"]:
-                return {"release": self.release}
-        running = bool(self.service.pid())
+                if self.service.is_enabled():
+                    return {"release": self.release}
+                # Started by a run that died before it could make that last over a reboot.
+                self.do(f"enable {self.color}", self.service.enable)
+                return {"changed": True, "release": self.release}
         self.actions.append(f"start {self.color} ({self.release})")
         if self.check:
             return {"changed": True, "release": self.release}
         try:
-            # What runs may still be about to answer; only what does not run is started.
-            seconds = self.wait() if running else self.start()
+            seconds = self.wait_or_restart() if pid else self.start()
         except (Failure, OSError) as error:
             text, log = self.report(error)
             raise Failure(text, log=log, restored=None, actions=self.actions) from None
         return {"changed": True, "release": self.release, "seconds": seconds}
+
+    def wait_or_restart(self):
+        """What runs may still be about to answer. If it does not, and is not live, it is started anew. Returns seconds."""
+        try:
+            return self.wait()
+        except Failure:
+            self.must_not_be_live("restarted")
+            self.actions.append(f"restart {self.color}, which runs and does not answer")
+            self.stop()
+            return self.start()
 
     def restarted(self):
         self.must_hold_something()
@@ -385,7 +416,7 @@ class Slot:
 
     def stopped(self):
         self.must_not_be_live("stopped")
-        if not self.service.pid():
+        if self.service.is_stopped():
             return {"release": self.release}
         self.do(f"stop {self.color} ({self.release})", self.stop)
         return {"changed": True, "release": self.release}

@@ -53,6 +53,8 @@ def verdict(results, hosts, steps):
             reason = why(result)
             if not reason and name == "setup" and result["setup_needed"]:
                 reason = f"set-up is not complete: {', '.join(result['setup_needed'])}"
+            if not reason and name == "info" and result["refusals"]:
+                reason = "; ".join(result["refusals"])
             if reason:
                 failed.append({"host": host, "step": name, "why": reason})
                 break
@@ -77,37 +79,65 @@ def deploy_plan(infos):
     }
 
 
-def switch_plan(infos, color=None, release=None):
+def switch_plan(infos, color=None, deployed=None):
     """Which slot each host switches to.
 
+    With a color, to that one. Without, to the idle slot, if what it holds has not been live since it was deployed: a
+    promote that is run again does not move the traffic back. All hosts are ready before the first one switches.
+
     :param infos: host to result of slot_info.
-    :param color: the color that was named, or V(None) for each host's idle slot.
-    :param release: promote wherever this release is, instead (a deploy that goes on to promote).
+    :param color: the color that was named, or V(None).
+    :param deployed: host to result of slot_service, for a run that goes on to promote what it just deployed.
     :returns: {"ok", "failed", "hosts": {host: {"color", "release", "already"}}}.
     """
     plan, failed = {}, []
+    waiting = {_held(info, info["idle"]) for info in infos.values() if _waits(info)}
     for host, info in infos.items():
         if info["traffic_unsure"]:
             failed.append(_refusal(host, "; ".join(info["disagreements"])))
             continue
-        if release:
-            to = info["live"] if _held(info, info["live"]) == release else info["idle"]
-        else:
-            to = color or info["idle"]
-        held = _held(info, to)
-        if release and held != release:
-            failed.append(_refusal(host, f"no slot holds {release}"))
-        elif not held:
-            failed.append(_refusal(host, f"{to} holds no release, so there is nothing to promote; run deploy.yml"))
-        elif not color and not release and held in info["facts"]["rolled_back"]:
+        live, idle = _held(info, info["live"]), _held(info, info["idle"])
+        if deployed is not None:
+            result = deployed.get(host) or {}
+            to, held = result.get("color"), result.get("release")
+        elif color:
+            to, held = color, _held(info, color)
+        elif not live and not idle:
+            to, held = info["idle"], None
+        elif idle in info["rolled_back"] and not waiting:
             failed.append(
                 _refusal(
-                    host, f"{to} holds {held}, which was rolled back from; to promote it all the same: -e color={to}"
+                    host,
+                    f"{info['idle']} holds {idle}, which was rolled back from; "
+                    f"to promote it all the same: -e color={info['idle']}",
                 )
             )
+            continue
         else:
-            plan[host] = {"color": to, "release": held, "already": to == info["live"]}
+            to = info["idle"] if _waits(info) else info["live"]
+            held = _held(info, to)
+        if not held:
+            failed.append(
+                _refusal(host, f"{to or 'no slot'} holds no release, so there is nothing to promote; run deploy.yml")
+            )
+            continue
+        already = to == info["live"]
+        if not already and deployed is None:
+            reason = _not_ready(info["slots"][to])
+            if reason:
+                failed.append(_refusal(host, f"{to} ({held}) {reason}"))
+                continue
+        plan[host] = {"color": to, "release": held, "already": already}
     return _one_release(plan, failed)
+
+
+def _not_ready(slot):
+    """Why a slot cannot take the traffic; V(None) if it can."""
+    if slot["pending"]:
+        return f"is the rest of a deploy that was cut short ({slot['pending']['at']}); run deploy.yml again"
+    if not slot["healthy"]:
+        return f"is not healthy: {slot['health']} on port {slot['port']}; deploy.yml with the same artifact starts it again"
+    return None
 
 
 def rollback_plan(infos):
@@ -172,12 +202,20 @@ def switch_lines(infos, plan):
     for host, entry in plan["hosts"].items():
         info = infos[host]
         if entry["already"]:
-            lines.append(f"{host}: {entry['color']} {entry['release']} is live already")
+            lines.append(f"{host}: {entry['color']} {entry['release']} is live already{_instead(info)}")
         else:
             lines.append(
                 f"{host}: live {info['live']} {_held(info, info['live']) or 'nothing'} -> {entry['color']} {entry['release']}"
             )
     return lines
+
+
+def _instead(info):
+    """What a person may have meant who promotes what is live already."""
+    held = _held(info, info["idle"])
+    if not held or not info["slots"][info["idle"]]["promoted_at"]:
+        return ""
+    return f"; {info['idle']} {held} was live before: rollback.yml goes back to it"
 
 
 def status_lines(infos):
@@ -218,7 +256,7 @@ def next_lines(infos):
     good = [info for info in infos.values() if not why(info)]
     waiting = {(info["idle"], _held(info, info["idle"])) for info in good if _waits(info)}
     lines = []
-    if good and all(_waits(info) for info in good):
+    if good and all(_waits(info) and not _not_ready(info["slots"][info["idle"]]) for info in good):
         color = f" -e color={next(iter(waiting))[0]}" if len({one for one, _release in waiting}) == 1 else ""
         names = " and ".join(sorted({release for _color, release in waiting}))
         lines.append(f"to make {names} live: ansible-playbook promote.yml{color}")
@@ -231,7 +269,7 @@ def next_lines(infos):
 def _waits(info):
     """Whether the idle slot holds something that has not been live since it was deployed."""
     idle = info["slots"][info["idle"]]
-    return bool(idle["healthy"] and not idle["promoted_at"] and idle["release"] not in info["facts"]["rolled_back"])
+    return bool(idle["release"] and not idle["promoted_at"] and idle["release"] not in info["rolled_back"])
 
 
 def _slot_cell(info, color):

@@ -79,6 +79,24 @@ def test_every_truncation_is_noticed(tmp_path, cut):
         _artifact.inspect(str(half), "my_app")
 
 
+@pytest.mark.parametrize(
+    "special",
+    [
+        # Each link by itself stays inside, if one only looks at the words.
+        [("a/b/c/up", tarfile.SYMTYPE, "../../.."), ("bin/x", tarfile.SYMTYPE, "../a/b/c/up/../x")],
+        [("bin/x", tarfile.SYMTYPE, "../a/b/c/up/../x"), ("a/b/c/up", tarfile.SYMTYPE, "../../..")],
+        [("out", tarfile.SYMTYPE, "lib"), ("bin/x", tarfile.LNKTYPE, "out/a")],
+        [("bin/x", tarfile.LNKTYPE, "lib/later")],
+        [("lib/x", tarfile.SYMTYPE, "y"), ("lib/y", tarfile.SYMTYPE, "x")],
+        [("bin/my_app", tarfile.SYMTYPE, "x")],
+        [("releases/COOKIE", tarfile.SYMTYPE, "/etc/shadow")],
+    ],
+)
+def test_links_are_followed_before_they_are_believed(tmp_path, special):
+    with pytest.raises(Refused, match="link"):
+        _artifact.inspect(make(tmp_path / "a.tar.gz", RELEASE, *special), "my_app")
+
+
 NAME = st.text(st.sampled_from("ab./"), min_size=1, max_size=8)
 
 

@@ -23,6 +23,7 @@ def info(live="blue", blue=A, green=B, **more):
             "promoted_at": "t" if color == live else None,
             "deployed_at": "t",
             "pending": None,
+            "port": {"blue": 4000, "green": 5000}[color],
         }
 
     found = {
@@ -40,6 +41,8 @@ def info(live="blue", blue=A, green=B, **more):
             "slots": {"blue": blue and {"release": blue}, "green": green and {"release": green}},
         },
         "traffic_unsure": False,
+        "refusals": [],
+        "rolled_back": [],
         "lock": None,
         "rollback": {"refused": "nothing"},
         "target": "green",
@@ -123,12 +126,38 @@ def test_a_group_never_ends_up_on_two_releases():
     assert plan["ok"] and {host: entry["color"] for host, entry in plan["hosts"].items()} == {"a": "green", "b": "blue"}
 
 
+def was_live(found, color):
+    found["slots"][color]["promoted_at"] = "t"
+    return found
+
+
 def test_promote_refuses_an_empty_slot_and_what_was_rolled_back_from():
-    assert "holds no release" in _group.switch_plan({"a": info(green=None)})["failed"][0]["why"]
-    back = info()
-    back["facts"]["rolled_back"] = [B]
+    assert "holds no release" in _group.switch_plan({"a": info(green=None)}, "green")["failed"][0]["why"]
+    assert "holds no release" in _group.switch_plan({"a": info(blue=None, green=None)})["failed"][0]["why"]
+    back = was_live(info(rolled_back=[B]), "green")
     assert "rolled back from" in _group.switch_plan({"a": back})["failed"][0]["why"]
     assert _group.switch_plan({"a": back}, "green")["ok"]
+
+
+def test_a_promote_that_is_run_again_does_not_move_the_traffic_back():
+    after = was_live(info(live="green"), "blue")
+    plan = _group.switch_plan({"a": after})
+    assert plan["ok"] and plan["hosts"]["a"] == {"color": "green", "release": B, "already": True}
+    assert f"blue {A} was live before: rollback.yml" in _group.switch_lines({"a": after}, plan)[0]
+    # A controller that died between two hosts: the one that has switched stays, the other follows.
+    plan = _group.switch_plan({"a": after, "b": info()})
+    assert plan["ok"] and plan["hosts"]["a"]["already"] and plan["hosts"]["b"]["color"] == "green"
+    assert _group.switch_plan({"a": after}, "blue")["hosts"]["a"]["already"] is False
+
+
+def test_nobody_switches_before_all_are_ready():
+    ill = info()
+    ill["slots"]["green"].update(healthy=False, health="503")
+    plan = _group.switch_plan({"a": info(), "b": ill})
+    assert not plan["ok"] and plan["failed"][0]["host"] == "b" and "503 on port 5000" in plan["failed"][0]["why"]
+    rest = info()
+    rest["slots"]["green"]["pending"] = {"release": B, "at": "noon", "run": "x", "former": None}
+    assert "cut short (noon)" in _group.switch_plan({"a": rest}, "green")["failed"][0]["why"]
 
 
 def test_nothing_is_done_while_it_is_unsure_what_is_live():
@@ -137,10 +166,18 @@ def test_nothing_is_done_while_it_is_unsure_what_is_live():
     assert not _group.switch_plan(unsure)["ok"]
 
 
-def test_a_deploy_that_goes_on_to_promote_means_its_own_release():
-    plan = _group.switch_plan({"a": info(), "b": info(live="green")}, release=B)
+def test_a_deploy_that_goes_on_to_promote_goes_where_it_deployed_to():
+    # The same release with another env in the idle slot: the color counts, not the name of the release.
+    infos = {"a": info(green=A), "b": info(live="green", green=A)}
+    deployed = {"a": {"color": "green", "release": A}, "b": {"color": "green", "release": A, "already_live": True}}
+    plan = _group.switch_plan(infos, deployed=deployed)
     assert plan["ok"] and plan["hosts"]["b"]["already"] and not plan["hosts"]["a"]["already"]
-    assert "no slot holds" in _group.switch_plan({"a": info()}, release=C)["failed"][0]["why"]
+    assert not _group.switch_plan(infos, deployed={"a": deployed["a"]})["ok"]
+
+
+def test_a_host_that_refuses_is_bad():
+    judged = _group.verdict({"a": {"info": info(refusals=["blue is live on port 4000"])}}, ["a"], ["info"])
+    assert judged["failed"] == [{"host": "a", "step": "info", "why": "blue is live on port 4000"}]
 
 
 def test_rollback_plan():

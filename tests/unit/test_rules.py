@@ -120,5 +120,10 @@ def test_request_host_of_a_wildcard_is_a_name():
     assert _rules.request_host("example.com") == "example.com"
 
 
+def test_bare_url_keeps_no_secret():
+    assert _rules.bare_url("https://user:pw@a.test:8/b/c.tar.gz?sig=x@y#z") == "https://a.test:8/b/c.tar.gz"
+    assert _rules.bare_url("https://a.test") == "https://a.test"
+
+
 def test_module_name():
     assert _rules.module_name("my_app2") == "MyApp2"

@@ -81,6 +81,25 @@ def test_a_switch_cut_short_after_the_symlink_is_finished_by_the_next_run(kind):
     assert _slots.reconcile(found, "blue", held(A, B), journal, "later") == found
 
 
+def test_an_undo_cut_short_after_the_symlink_is_finished_by_the_next_run():
+    before = deployed(first(), "green", B)
+    journal = {"from": "blue", "to": "green", "kind": "promote", "facts": before}
+    after = _slots.after_switch(before, "green", "promote", "t")
+    found = _slots.reconcile(after, "blue", held(A, B), journal, "later")
+    assert found == before
+    with pytest.raises(Refused, match="nothing was live before"):
+        _slots.rollback_target(found, [A, B])
+
+
+def test_a_first_deploy_that_never_answered_does_not_count():
+    slot = {"release": A, "healthy": False, "pending": {"former": None}}
+    assert not _slots.counts(slot)
+    assert _slots.counts({**slot, "healthy": True})
+    assert _slots.counts({**slot, "pending": None})
+    assert _slots.counts({**slot, "pending": {"former": B}})
+    assert not _slots.counts({"release": None, "healthy": False, "pending": None})
+
+
 def test_facts_that_were_lost_are_made_up_from_what_is_there():
     facts, problem = _slots.parse_facts("{")
     assert "cannot be read" in problem

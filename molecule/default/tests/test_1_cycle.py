@@ -154,6 +154,13 @@ def test_deploy_and_promote_in_one_run_and_again(site, play):
     assert (site.color(), site.get().json()["build"]) == ("green", "2")
 
 
+def test_a_promote_that_is_run_again_does_not_go_back(site, play):
+    run = play("promote")
+    assert "is live already" in run.text and "rollback.yml goes back to it" in run.text
+    assert run.changed() == 0
+    assert site.color() == "green"
+
+
 def test_migrate_says_which_release_and_runs_it_once(host, play):
     run = play("migrate")
     assert "migrating with green 0.1.1-" in run.text and "migrated by 0.1.1" in run.text
@@ -199,7 +206,7 @@ def test_after_the_slot_that_started_first_is_stopped_rpc_works_on_the_other(hos
 
 def test_promote_refuses_a_slot_that_does_not_run(site, play):
     run = play("promote", "color=blue", rc=2)
-    assert "blue (0.1.0-" in run.text and "it does not run" in run.text
+    assert "blue (0.1.0-" in run.text and "is not healthy: not running on port 4000" in run.text
     assert site.color() == "green"
 
 
