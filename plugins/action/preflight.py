@@ -15,6 +15,7 @@ import uuid
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _envfile, _rules
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
 
 
 def check(settings):
@@ -39,6 +40,8 @@ def check(settings):
     attempt(_rules.check_whole, settings["health_status"], "bluegreen_health_status", 100, 599)
     attempt(_rules.check_whole, settings["health_timeout"], "bluegreen_health_timeout", 1, 3600)
     attempt(_rules.check_whole, settings["stop_timeout"], "bluegreen_stop_timeout", 1, 3600)
+    attempt(_rules.check_whole, settings["lock_wait"], "bluegreen_lock_wait", 0, 86400)
+    attempt(_rules.check_choice, settings["lost_hosts"], "bluegreen_lost_hosts", ("fail", "proceed"))
     attempt(_rules.check_whole, settings["keep_releases"], "bluegreen_keep_releases", 0, 1000)
     if settings.get("version"):
         attempt(_rules.check_version, settings["version"])
@@ -77,6 +80,7 @@ class ActionModule(ActionBase):
         result["run"] = {
             "id": f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
             "holder": f"{_user()}@{socket.gethostname()}",
+            "controller": _controller.this_run(),
         }
         return result
 

@@ -30,20 +30,21 @@ def slot_env(env, env_file=None):
         raise AnsibleFilterError(str(error)) from None
 
 
-def verdict(hostvars, hosts, steps):
+def verdict(hostvars, hosts, steps, without_lost=False):
     names = [step.rstrip("?") for step in steps]
     results = {
         host: {name: (hostvars[host] if host in hostvars else {}).get(f"__bluegreen_{name}") for name in names}
         for host in hosts
     }
-    return _group.verdict(results, hosts, steps)
+    return _group.verdict(results, hosts, steps, without_lost)
 
 
-def deploy_plan(hostvars, hosts):
+def deploy_plan(hostvars, hosts, force=False):
     infos = _registered(hostvars, hosts, "__bluegreen_info")
     later = _registered(hostvars, hosts, "__bluegreen_setup")
     infos.update({host: info for host, info in later.items() if info.get("ok")})
-    return _group.deploy_plan(infos)
+    installed = _registered(hostvars, hosts, "__bluegreen_release")
+    return _group.deploy_plan(infos, {host: result.get("release") for host, result in installed.items()}, force)
 
 
 def switch_plan(hostvars, hosts, color=None, deployed=False):
@@ -51,8 +52,12 @@ def switch_plan(hostvars, hosts, color=None, deployed=False):
     return _group.switch_plan(_registered(hostvars, hosts, "__bluegreen_info"), color or None, results)
 
 
-def rollback_plan(hostvars, hosts):
-    return _group.rollback_plan(_registered(hostvars, hosts, "__bluegreen_info"))
+def rollback_plan(hostvars, hosts, force=False):
+    return _group.rollback_plan(_registered(hostvars, hosts, "__bluegreen_info"), force)
+
+
+def history_lines(hostvars, hosts):
+    return _group.history_lines(_registered(hostvars, hosts, "__bluegreen_info"))
 
 
 def failure_lines(judged, operation, after=""):
@@ -91,5 +96,6 @@ class FilterModule:
             "deploy_lines": deploy_lines,
             "switch_lines": switch_lines,
             "status_lines": status_lines,
+            "history_lines": history_lines,
             "in_doubt": in_doubt,
         }

@@ -153,6 +153,7 @@ class App:
         self.releases = f"{self.root}/releases"
         self.live = f"{self.root}/live"
         self.lock = f"{self.root}/lock"
+        self.history = f"{self.root}/history.jsonl"
         self.cookie = f"{self.root}/cookie"
         self.switch_journal = f"{self.root}/switch.json"
         self.facts_file = f"{facts_dir}/{self.name}.fact"
@@ -174,6 +175,9 @@ class App:
     def former_env(self, release):
         """The env of a release that was live and has lost its slot to a later deploy."""
         return f"{self.root}/former/{release}.env"
+
+    def migrations_file(self, release):
+        return f"{self.root}/former/{release}.migrations"
 
     def release_dir(self, release):
         return f"{self.releases}/{release}"
@@ -223,6 +227,15 @@ class App:
             if about:
                 found.append((about.get("installed_at", ""), name))
         return [name for _at, name in sorted(found, reverse=True)]
+
+    def migrations(self):
+        """Release to the versions of the migrations that had run when it was deployed, where that was written down."""
+        found = {}
+        for release in self.kept():
+            versions = read_json(self.migrations_file(release))
+            if isinstance(versions, list):
+                found[release] = versions
+        return found
 
     def facts_as_written(self):
         return _slots.parse_facts(read_text(self.facts_file))

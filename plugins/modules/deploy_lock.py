@@ -11,6 +11,8 @@ version_added: 0.1.0
 description:
   - Takes, frees or breaks the lock of an app on a host. The lock is a file that appears whole or not at all and says who
     holds it, for what, and since when.
+  - When it is freed, a line of history is written. It says who did what, from where to where, how long it took, and how it
+    went.
   - A lock belongs to a run. Taking what the run holds already, and freeing what it does not hold, change nothing.
 author:
   - The beamops.bluegreen contributors (@beamops)
@@ -40,6 +42,22 @@ options:
     default: ''
   operation:
     description: What the lock is taken for, such as C(deploy).
+    type: str
+    default: ''
+  host:
+    description: Name of the host in the inventory. One machine under two names is refused.
+    type: str
+    default: ''
+  controller:
+    description: The process that runs the playbook. The same machine takes over from a process of its own that is dead.
+    type: dict
+  result:
+    description: How the run went, for the history that V(absent) writes.
+    type: str
+    choices: [ok, failed]
+    default: ok
+  why:
+    description: Why it failed, for the history.
     type: str
     default: ''
   stale_after:
@@ -88,6 +106,10 @@ import time
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+
+# About 150 KB; older lines are dropped.
+HISTORY_LINES = 500
 
 
 def age_of(lock):
@@ -110,12 +132,50 @@ def read(app):
     text = _host.read_text(app.lock)
     if text is None:
         return None
-    return _host.read_json(app.lock) or {"run": "", "holder": "", "operation": "", "since": ""}
+    found = _host.read_json(app.lock)
+    return found if isinstance(found, dict) else {"run": "", "holder": "", "operation": "", "since": ""}
+
+
+def where_it_stands(app):
+    """What is live now: {"color", "release"}, for the history."""
+    try:
+        color = app.link()
+        held = app.held(color) if color else None
+    except (_host.Failure, Refused):
+        return {"color": None, "release": None}
+    return {"color": color, "release": held["release"] if held else None}
+
+
+def write_down(app, lock, result, why):
+    """One line of history for a run that has ended: who did what, from where to where, how long, and how it went."""
+    age = age_of(lock)
+    entry = {
+        "at": lock.get("since"),
+        "who": lock.get("holder"),
+        "operation": lock.get("operation"),
+        "run": lock.get("run"),
+        "from": lock.get("before"),
+        "to": where_it_stands(app),
+        "result": result,
+        "why": why[:1000],
+        "seconds": max(0, int(age)) if age != float("inf") else None,
+    }
+    lines = (_host.read_text(app.history) or "").splitlines()[-HISTORY_LINES + 1 :]
+    try:
+        _host.write_file(app.history, "\n".join([*lines, json.dumps(entry, sort_keys=True)]) + "\n", 0o644)
+    except OSError:
+        # A full disk must not keep the lock.
+        pass
 
 
 def take(module, app, found):
     params = module.params
     if found and found["run"] == params["run"]:
+        if found.get("host") != params["host"]:
+            raise _host.Failure(
+                f"{found.get('host')} and {params['host']} of the inventory are one and the same machine; leave one of them out",
+                lock=None,
+            )
         return {"msg": "this run holds the lock already", "lock": found}
     if found:
         raise _host.Failure(
@@ -124,7 +184,8 @@ def take(module, app, found):
     if module.check_mode:
         return {"changed": True, "msg": "the lock is free", "lock": None}
     os.makedirs(app.root, mode=0o755, exist_ok=True)
-    lock = {"run": params["run"], "holder": params["holder"], "operation": params["operation"], "since": _host.now()}
+    lock = {name: params[name] for name in ("run", "holder", "operation", "host", "controller")}
+    lock.update(since=_host.now(), before=where_it_stands(app))
     temporary = f"{app.root}/.lock.{os.getpid()}.new"
     _host.remove(temporary)
     with open(temporary, "x", encoding="utf-8") as stream:
@@ -135,16 +196,19 @@ def take(module, app, found):
         # link(2) fails when the name is taken: the lock appears with its text, and only one of two runs gets it.
         os.link(temporary, app.lock)
     except FileExistsError:
-        raise _host.Failure(words(read(app) or {}, params["stale_after"]) + "; it was quicker") from None
+        other = read(app)
+        raise _host.Failure(words(other or {}, params["stale_after"]) + "; it was quicker", lock=other) from None
     finally:
         _host.remove(temporary)
     return {"changed": True, "msg": "took the lock", "lock": None}
 
 
 def free(module, app, found):
-    if not found or found["run"] != module.params["run"]:
+    params = module.params
+    if not found or found["run"] != params["run"]:
         return {"msg": "this run does not hold the lock", "lock": found}
     if not module.check_mode:
+        write_down(app, found, params["result"], params["why"])
         _host.remove(app.lock)
     return {"changed": True, "msg": "freed the lock", "lock": found}
 
@@ -158,8 +222,19 @@ def break_it(module, app, found):
             f"{text}: not stale yet, so its run may be at work. If it is dead for certain: -e bluegreen_force=true",
             lock=found,
         )
+    if module.params["run"] and found["run"] != module.params["run"]:
+        raise _host.Failure(f"{text}, which is not the run that is dead", lock=found)
     if not module.check_mode:
-        _host.remove(app.lock)
+        # Renamed before it is removed: if somebody else was quicker and holds a new lock by now, that goes back.
+        doomed = f"{app.root}/.lock.{os.getpid()}.broken"
+        os.rename(app.lock, doomed)
+        really = _host.read_json(doomed) or {}
+        if really.get("run", "") != found["run"]:
+            os.link(doomed, app.lock)
+            _host.remove(doomed)
+            raise _host.Failure(f"{words(really, module.params['stale_after'])}; it was quicker", lock=really)
+        write_down(app, found, "died", "its lock was broken")
+        _host.remove(doomed)
     return {"changed": True, "msg": f"broke the lock: {text}", "lock": found}
 
 
@@ -175,6 +250,10 @@ def main():
             run=dict(type="str", default=""),
             holder=dict(type="str", default=""),
             operation=dict(type="str", default=""),
+            host=dict(type="str", default=""),
+            controller=dict(type="dict"),
+            result=dict(type="str", choices=["ok", "failed"], default="ok"),
+            why=dict(type="str", default=""),
             stale_after=dict(type="int", default=1800),
             force=dict(type="bool", default=False),
         ),

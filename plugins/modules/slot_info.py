@@ -31,6 +31,10 @@ options:
     description: HTTP status that a healthy slot answers with.
     type: int
     default: 200
+  history:
+    description: How many lines of history to return.
+    type: int
+    default: 0
   expected_files:
     description:
       - The files of set-up, each with C(path) and the C(sha256) of its text.
@@ -137,6 +141,15 @@ refusals:
   type: list
   elements: str
   returned: success
+history:
+  description: The last operations on this host, oldest first.
+  type: list
+  elements: dict
+  returned: success
+migrations:
+  description: Versions of the migrations that had run, by release, as far as the app told.
+  type: dict
+  returned: success
 rolled_back:
   description: Releases that were rolled back from.
   type: list
@@ -166,6 +179,7 @@ is_root:
 """
 
 import hashlib
+import json
 import os
 import pwd
 
@@ -219,6 +233,17 @@ def foreign(app):
         text = _host.read_text(path)
         if text is not None and _host.MARK not in text:
             found.append(f"{path} is there already, and is not of beamops.bluegreen; move it away, or rename the app")
+    return found
+
+
+def history(app, count):
+    """The last operations on this host, oldest first. A damaged line is left out."""
+    found = []
+    for line in (_host.read_text(app.history) or "").splitlines()[-count:] if count > 0 else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
     return found
 
 
@@ -278,6 +303,8 @@ def look(module, app):
         "traffic_unsure": bool(nginx_says and nginx_says != link) or (link is None and _host.is_link(app.live)),
         "refusals": _host.port_conflicts(app, link) + foreign(app),
         "rolled_back": facts["rolled_back"],
+        "history": history(app, params["history"]),
+        "migrations": app.migrations(),
         "setup_needed": setup_needed(params["expected_files"]),
         "lock": _host.read_json(app.lock),
         "nginx_version": _nginx.Nginx(app).version(),
@@ -297,6 +324,7 @@ def main():
         dict(
             health_path=dict(type="str", default="/"),
             health_status=dict(type="int", default=200),
+            history=dict(type="int", default=0),
             expected_files=dict(
                 type="list",
                 elements="dict",

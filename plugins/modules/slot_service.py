@@ -66,6 +66,10 @@ options:
     description: Seconds that SIGTERM may take before SIGKILL.
     type: int
     default: 30
+  migrations:
+    description: Versions of all migrations that have run by now, for V(confirmed) to note down with the release.
+    type: list
+    elements: str
   keep_releases:
     description: How many releases V(confirmed) keeps beside those that are in a slot or were last live.
     type: int
@@ -294,7 +298,7 @@ class Slot:
             if self.release and os.path.exists(self.env_file):
                 if (slot_facts or {}).get("promoted_at"):
                     # It was live: a rollback may want it after this slot has been taken for something else.
-                    os.makedirs(f"{self.app.root}/former", mode=0o755, exist_ok=True)
+                    os.makedirs(f"{self.app.root}/former", mode=0o700, exist_ok=True)
                     _host.write_hard_link(self.env_file, self.app.former_env(self.release))
                 _host.write_hard_link(self.env_file, self.former_env)
         self.journal = {"run": self.params["run"], "at": _host.now(), "release": release, "former": former}
@@ -348,6 +352,10 @@ class Slot:
         changed = bool(self.journal)
         if changed:
             self.do(f"confirm {self.release} in {self.color}", self.forget)
+        versions = self.params["migrations"]
+        if versions is not None and versions != _host.read_json(self.app.migrations_file(self.release)):
+            self.do(f"note {len(versions)} migrations of {self.release}", self.note_migrations, versions)
+            changed = True
         facts = self.app.facts()
         if not self.check:
             changed = self.app.write_facts(facts) or changed
@@ -360,6 +368,10 @@ class Slot:
             changed = True
         return {"changed": changed, "release": self.release}
 
+    def note_migrations(self, versions):
+        os.makedirs(f"{self.app.root}/former", mode=0o700, exist_ok=True)
+        _host.write_json(self.app.migrations_file(self.release), versions)
+
     def remove_release(self, release):
         # Renamed first: what is called like a release is one, whole, until it is gone.
         doomed = f"{self.app.releases}/.removing.{os.getpid()}"
@@ -368,6 +380,7 @@ class Slot:
         os.rename(self.app.release_dir(release), doomed)
         _host.remove_tree(doomed)
         _host.remove(self.app.former_env(release))
+        _host.remove(self.app.migrations_file(release))
 
     def must_hold_something(self):
         if not self.release:
@@ -449,6 +462,7 @@ def main():
             health_status=dict(type="int", default=200),
             health_timeout=dict(type="int", default=60),
             stop_timeout=dict(type="int", default=30),
+            migrations=dict(type="list", elements="str"),
             keep_releases=dict(type="int", default=5),
         ),
         work,

@@ -35,15 +35,16 @@ def _first(text):
     return (str(text or "no answer").strip().splitlines() or ["no answer"])[0]
 
 
-def verdict(results, hosts, steps):
+def verdict(results, hosts, steps, without_lost=False):
     """Judge a group.
 
     :param results: host to {step: result}, as registered.
     :param hosts: all hosts that have to be good.
     :param steps: the steps that each has to have behind it, in order. One that ends in C(?) may have been left out.
-    :returns: {"ok": bool, "failed": [{"host", "step", "why"}]}, with the first bad step of each bad host.
+    :param without_lost: go on without hosts that cannot be reached, as long as one can.
+    :returns: {"ok": bool, "failed": [{"host", "step", "why"}], "lost": [host]}, with the first bad step of each bad host.
     """
-    failed = []
+    failed, lost = [], []
     for host in hosts:
         for step in steps:
             name = step.rstrip("?")
@@ -51,6 +52,9 @@ def verdict(results, hosts, steps):
             if step.endswith("?") and (not result or (result.get("skipped") and not result.get("unreachable"))):
                 continue
             reason = why(result)
+            if without_lost and (result or {}).get("unreachable"):
+                lost.append(host)
+                break
             if not reason and name == "setup" and result["setup_needed"]:
                 reason = f"set-up is not complete: {', '.join(result['setup_needed'])}"
             if not reason and name == "info" and result["refusals"]:
@@ -58,25 +62,35 @@ def verdict(results, hosts, steps):
             if reason:
                 failed.append({"host": host, "step": name, "why": reason})
                 break
-    return {"ok": bool(hosts) and not failed, "failed": failed}
+    if lost and len(lost) == len(hosts):
+        failed, lost = (
+            [{"host": host, "step": steps[0], "why": why(results[host][steps[0]]) or "lost"} for host in lost],
+            [],
+        )
+    return {"ok": bool(hosts) and not failed, "failed": failed, "lost": lost}
 
 
 def _held(info, color):
     return info["slots"][color]["release"]
 
 
-def deploy_plan(infos):
-    """Whether a deploy may go on: {"ok", "failed", "hosts": {host: {"color"}}}. Not while it is unsure what is live."""
-    failed = [
-        _refusal(host, "it is not sure which slot is live: " + "; ".join(info["disagreements"]) + "; run setup.yml")
-        for host, info in infos.items()
-        if info["traffic_unsure"]
-    ]
-    return {
-        "ok": not failed,
-        "failed": failed,
-        "hosts": {host: {"color": info["target"]} for host, info in infos.items()},
-    }
+def deploy_plan(infos, releases=None, force=False):
+    """Whether a deploy may go on: {"ok", "failed", "lost", "hosts": {host: {"color"}}}.
+
+    Not while it is unsure what is live, nor, without force, with a release that was rolled back from.
+    """
+    failed = []
+    for host, info in infos.items():
+        release = (releases or {}).get(host)
+        if info["traffic_unsure"]:
+            reason = "; ".join(info["disagreements"])
+            failed.append(_refusal(host, f"it is not sure which slot is live: {reason}; run setup.yml"))
+        elif release in info["rolled_back"] and release != _held(info, info["live"]) and not force:
+            failed.append(
+                _refusal(host, f"{release} was rolled back from; to deploy it again: -e bluegreen_force=true")
+            )
+    hosts = {host: {"color": info["target"]} for host, info in infos.items()}
+    return {"ok": not failed, "failed": failed, "lost": [], "hosts": hosts}
 
 
 def switch_plan(infos, color=None, deployed=None):
@@ -140,8 +154,11 @@ def _not_ready(slot):
     return None
 
 
-def rollback_plan(infos):
-    """Where each host rolls back to: as V(switch_plan), and V(take) where the release has to go into the slot again."""
+def rollback_plan(infos, force=False):
+    """Where each host rolls back to: as V(switch_plan), and V(take) where the release has to go into the slot again.
+
+    Refused, without force, if migrations have run since, as far as the app tells: the former release does not know them.
+    """
     plan, failed = {}, []
     for host, info in infos.items():
         goal = info["rollback"]
@@ -149,9 +166,24 @@ def rollback_plan(infos):
             failed.append(_refusal(host, "; ".join(info["disagreements"])))
         elif goal.get("refused"):
             failed.append(_refusal(host, goal["refused"]))
+        elif _migrated_since(info, goal["release"]) and not force:
+            names = ", ".join(_migrated_since(info, goal["release"]))
+            failed.append(
+                _refusal(
+                    host,
+                    f"{goal['release']} does not know the migrations {names}, which have run since; undo them, or, if it can "
+                    "live with them: -e bluegreen_force=true",
+                )
+            )
         else:
             plan[host] = {**goal, "already": False}
     return _one_release(plan, failed)
+
+
+def _migrated_since(info, release):
+    """Migrations that the live release knew of and a former one did not; none where either is not known."""
+    now, then = info["migrations"].get(_held(info, info["live"])), info["migrations"].get(release)
+    return [] if now is None or then is None else [one for one in now if one not in then]
 
 
 def _refusal(host, reason):
@@ -168,7 +200,7 @@ def _one_release(plan, failed):
                     host, f"would go to {entry['release']}, others to another release; deploy to all of them first"
                 )
             )
-    return {"ok": bool(plan) and not failed, "failed": failed, "hosts": plan}
+    return {"ok": bool(plan) and not failed, "failed": failed, "lost": [], "hosts": plan}
 
 
 def failure_lines(operation, failed, after):
@@ -246,6 +278,7 @@ def status_lines(infos):
             notes.append(
                 f"{host}: locked by {info['lock']['holder']} for {info['lock']['operation']} since {info['lock']['since']}"
             )
+    notes += _drift(infos)
     widths = [max(len(row[index]) for row in [head] + rows) for index in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head] + rows]
     return lines + (notes if notes else ["all truths agree"])
@@ -281,6 +314,35 @@ def _slot_cell(info, color):
     return " ".join(words)
 
 
+def _drift(infos):
+    """What a group that serves more than one release is told: a host was lost, or joined."""
+    serving = {}
+    for host, info in infos.items():
+        if not why(info) and _held(info, info["live"]):
+            serving.setdefault(_held(info, info["live"]), []).append(host)
+    if len(serving) < 2:
+        return []
+    who = "; ".join(f"{release}: {', '.join(hosts)}" for release, hosts in sorted(serving.items()))
+    return [f"the group serves {len(serving)} releases ({who}); deploy.yml -e bluegreen_promote=true makes it one"]
+
+
+def history_lines(infos):
+    """The history of a group: the lines of all hosts in order of time, newest last."""
+    entries = [
+        (str(entry.get("at")), host, entry) for host, info in infos.items() for entry in info.get("history") or []
+    ]
+    lines = []
+    for at, host, entry in sorted(entries, key=lambda item: item[:2]):
+        before, after = entry.get("from") or {}, entry.get("to") or {}
+        places = [f"{one.get('color') or '-'} {one.get('release') or 'nothing'}" for one in (before, after)]
+        went = f"live {places[0]}" + (f" -> {places[1]}" if places[0] != places[1] else "")
+        text = f"{at}  {host}  {entry.get('operation')}  {entry.get('result')}  {entry.get('seconds')} s  {entry.get('who')}  {went}"
+        lines.append(text + (f"  ({entry['why']})" if entry.get("why") else ""))
+    return lines
+
+
 def in_doubt(infos):
     """Whether a host of the status cannot be trusted: no answer, or its truths do not agree."""
-    return any(why(info) or info["disagreements"] or info["link"] is None for info in infos.values())
+    return bool(_drift(infos)) or any(
+        why(info) or info["disagreements"] or info["link"] is None for info in infos.values()
+    )

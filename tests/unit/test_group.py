@@ -45,6 +45,7 @@ def info(live="blue", blue=A, green=B, **more):
         "rolled_back": [],
         "lock": None,
         "rollback": {"refused": "nothing"},
+        "migrations": {},
         "target": "green",
     }
     found.update(more)

@@ -47,7 +47,7 @@ def both_slots_run(host):
 
     if bluegreen.Site(18180, "sample.test").color() == "green":
         bluegreen.playbook(INVENTORY, "rollback")
-    bluegreen.playbook(INVENTORY, "deploy", GOOD)
+    bluegreen.playbook(INVENTORY, "deploy", GOOD, "bluegreen_force=true")
 
 
 @pytest.fixture

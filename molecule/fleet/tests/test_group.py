@@ -1,0 +1,340 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Group or nothing, on three hosts. Converge has deployed 0.1.0 to all of them.
+
+Every fault is made for one host; afterwards all that can be reached serve what they served before, the run says which host
+and why, and the same command succeeds once the fault is gone. Clients ask all sites all the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests"))
+
+from support.bluegreen import PLAIN, Client, Site, artifact, playbook
+
+INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
+HOSTS = ["bluegreen-fleet1", "bluegreen-fleet2", "bluegreen-fleet3"]
+SITES = {host: Site(18231 + index, "sample.test") for index, host in enumerate(HOSTS)}
+ROOT = "/opt/sample_app"
+REBUILT = {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_promote": True}
+
+
+def play(name, *args, **kwargs):
+    return playbook(INVENTORY, name, *args, **kwargs)
+
+
+def inside(host, command, check=True):
+    done = subprocess.run(["docker", "exec", host, "sh", "-c", command], capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def docker(*words):
+    subprocess.run(["docker", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def asking(*but):
+    """Clients on all sites except some; every request has to succeed."""
+    clients = {host: Client(SITES[host]) for host in HOSTS if host not in but}
+    for client in clients.values():
+        client.start()
+    yield clients
+    for client in clients.values():
+        client.__exit__()
+    assert {host: client.failed for host, client in clients.items()} == {host: [] for host in clients}
+    assert all(client.asked > 10 for client in clients.values())
+
+
+def serving(*but):
+    """What every site answers: {(color, version, build)}."""
+    found = set()
+    for host, site in SITES.items():
+        if host not in but:
+            answer = site.get().json()
+            assert site.color() == answer["color"]
+            found.add((answer["color"], answer["version"], answer["build"]))
+    return found
+
+
+def held(*but):
+    """What the slots of every host hold, and which of them run."""
+    command = f"cd {ROOT}; readlink slots/*/release; systemctl is-active sample_app@blue sample_app@green; ls -A slots/*; ls lock || true"
+    return {host: inside(host, command, check=False) for host in HOSTS if host not in but}
+
+
+def said(run, *words):
+    text = " ".join(run.text.split())
+    for word in words:
+        assert word in text, run.text[-3000:]
+
+
+def test_all_good():
+    with asking() as clients:
+        play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1")})
+        assert serving() == {("blue", "0.1.0", "1")}
+        run = play("promote", "color=green")
+    assert serving() == {("green", "0.1.1", "1")}
+    said(run, *(f"{host}: live blue 0.1.0-" for host in HOSTS))
+    assert all(set(client.seen) == {"blue", "green"} for client in clients.values())
+    assert (
+        play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_promote": True}).changed() == 0
+    )
+
+
+def test_one_host_that_never_gets_healthy():
+    before, slots = serving(), held()
+    env = "{{ {'SAMPLE_UNHEALTHY': '1'} if inventory_hostname == 'bluegreen-fleet2' else {} }}"
+    with asking():
+        run = play("deploy", {**REBUILT, "bluegreen_env": env, "bluegreen_health_timeout": 4}, rc=2)
+    said(run, "deploy failed on 1 host: bluegreen-fleet2: deployed: blue was not healthy within 4 s", "503")
+    assert serving() == before
+    # The other two had it running and healthy, and gave it back all the same.
+    assert held() == slots
+
+
+def test_one_host_that_cannot_be_reached_from_the_start():
+    before, slots = serving(), held("bluegreen-fleet3")
+    inside("bluegreen-fleet3", "systemctl stop ssh")
+    with asking():
+        run = play("deploy", REBUILT, rc=2)
+    inside("bluegreen-fleet3", "systemctl start ssh")
+    said(run, "bluegreen-fleet3: lock: unreachable")
+    assert serving() == before
+    assert held("bluegreen-fleet3") == slots
+
+
+def test_one_host_that_cannot_write():
+    before, slots = serving(), held()
+    inside("bluegreen-fleet2", f"mount --bind {ROOT} {ROOT} && mount -o remount,ro,bind {ROOT}")
+    with asking():
+        run = play("promote", "color=blue", rc=2)
+    inside("bluegreen-fleet2", f"umount {ROOT}")
+    said(run, "bluegreen-fleet2: lock: Read-only file system")
+    assert serving() == before and held() == slots
+
+
+def test_one_host_that_cannot_switch():
+    """The switch itself fails on one host, after the others have switched: they come back."""
+    before = serving()
+    inside("bluegreen-fleet1", f"mkdir {ROOT}/.live.new")
+    with asking():
+        run = play("promote", "color=blue", rc=2)
+    inside("bluegreen-fleet1", f"rmdir {ROOT}/.live.new")
+    said(run, "bluegreen-fleet1: switched:")
+    assert serving() == before
+    play("status", "strict=true")
+
+
+def lose_during(module, host):
+    """Freeze a host as soon as a module starts on it: Ansible's modules say so in the journal."""
+    watcher = subprocess.Popen(
+        [
+            "docker",
+            "exec",
+            host,
+            "sh",
+            "-c",
+            f"journalctl -f -n 0 -o cat -t ansible-beamops.bluegreen.{module} | head -n 1",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    time.sleep(0.5)
+    return watcher
+
+
+def test_one_host_that_is_lost_during_the_switch():
+    before = serving()
+    watcher = lose_during("slot_switch", "bluegreen-fleet3")
+    with asking("bluegreen-fleet3"):
+        words = ["ansible-playbook", "beamops.bluegreen.promote", "-i", INVENTORY, "-e", "color=blue"]
+        run = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **PLAIN}
+        )
+        watcher.wait(timeout=60)
+        docker("pause", "bluegreen-fleet3")
+        text = run.communicate(timeout=240)[0]
+    assert run.returncode != 0
+    assert "bluegreen-fleet3: switched: " in text
+    assert serving("bluegreen-fleet3") == before
+    docker("unpause", "bluegreen-fleet3")
+    time.sleep(8)
+    # It may have finished its switch by itself when it woke up. The same command makes the group one, either way.
+    play("unlock", "bluegreen_force=true")
+    with asking():
+        play("promote", "color=blue")
+    assert serving() == {("blue", "0.1.0", "1")}
+    play("status", "strict=true")
+    play("promote", "color=green")
+
+
+def test_after_the_faults_the_same_command_succeeds():
+    with asking():
+        run = play("deploy", REBUILT)
+    assert serving() == {("blue", "0.1.1", "2")}
+    said(run, "all truths agree")
+    with asking():
+        play("rollback")
+    assert serving() == {("green", "0.1.1", "1")}
+
+
+def test_deploying_again_what_was_rolled_back_from_needs_consent():
+    said(play("deploy", REBUILT, rc=2), "was rolled back from; to deploy it again: -e bluegreen_force=true")
+    with asking():
+        play("deploy", REBUILT, "bluegreen_force=true")
+    assert serving() == {("blue", "0.1.1", "2")}
+
+
+def test_a_lost_host_and_consent_to_go_on_without_it():
+    inside("bluegreen-fleet1", "systemctl stop ssh")
+    with asking():
+        run = play("rollback", "bluegreen_lost_hosts=proceed")
+    inside("bluegreen-fleet1", "systemctl start ssh")
+    said(run, "lost, and not changed: bluegreen-fleet1")
+    assert serving("bluegreen-fleet1") == {("green", "0.1.1", "1")}
+    said(play("status", "strict=true", rc=2), "the group serves 2 releases", "bluegreen-fleet1")
+    with asking():
+        play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_promote": True})
+    assert serving() == {("green", "0.1.1", "1")}
+    play("status", "strict=true")
+
+
+def test_a_part_of_the_group_is_refused_without_consent():
+    said(
+        play("promote", "color=blue", "--limit", "bluegreen-fleet1", rc=2),
+        "--limit leaves out",
+        "bluegreen_partial=true",
+    )
+    assert serving() == {("green", "0.1.1", "1")}
+
+
+def test_one_machine_under_two_names(tmp_path):
+    with open(INVENTORY) as stream:
+        text = stream.read()
+    path = tmp_path / "hosts.yml"
+    twin = "all: {children: {bluegreen: {hosts: {twin: {ansible_host: 127.0.0.1, ansible_port: 18221}}}}}"
+    path.write_text(twin)
+    extra = {
+        "ansible_user": "deploy",
+        "ansible_connection": "ssh",
+        "ansible_ssh_private_key_file": os.environ["BLUEGREEN_TEST_KEY"],
+        "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
+    }
+    assert "bluegreen-fleet1" in text
+    run = play("promote", "color=blue", "-i", str(path), extra, rc=2)
+    said(run, "of the inventory are one and the same machine; leave one of them out")
+    assert serving() == {("green", "0.1.1", "1")}
+    assert all("lock" not in text.splitlines()[-1] for text in held().values())
+
+
+def test_ten_controllers_at_once():
+    words = ["ansible-playbook", "beamops.bluegreen.promote", "-i", INVENTORY, "-e", "color=blue"]
+    with asking():
+        runs = [
+            subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **PLAIN}
+            )
+            for _ in range(10)
+        ]
+        texts = [run.communicate(timeout=300)[0] for run in runs]
+    won = [text for run, text in zip(runs, texts) if run.returncode == 0 and "changed=1" in text]
+    assert len(won) == 1
+    for run, text in zip(runs, texts):
+        # Nobody does half: whoever came later found it held, or done already.
+        assert text in won or "the lock is held by" in text or "is live already" in text
+        assert run.returncode == (2 if "the lock is held by" in text else 0)
+    assert any("the lock is held by" in text for text in texts)
+    assert serving() == {("blue", "0.1.1", "2")}
+    assert all(inside(host, f"ls {ROOT}/lock", check=False) == "" for host in HOSTS)
+
+
+def test_waiting_for_a_lock():
+    lock = {"run": "x", "holder": "ann@laptop", "operation": "deploy", "since": "2026-01-01T00:00:00Z"}
+    inside("bluegreen-fleet1", f"echo '{json.dumps(lock)}' >{ROOT}/lock")
+    said(play("promote", "color=blue", rc=2), "the lock is held by ann@laptop for deploy since 2026-01-01T00:00:00Z")
+    subprocess.Popen(["sh", "-c", f"sleep 8; docker exec bluegreen-fleet1 rm {ROOT}/lock"])
+    run = play("promote", "color=blue", "bluegreen_lock_wait=60")
+    said(run, "FAILED - RETRYING: [bluegreen-fleet1]: Take the lock")
+    assert run.changed() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_controller_that_was_ended_leaves_no_lock_that_matters(number):
+    watcher = lose_during("slot_service", "bluegreen-fleet2")
+    before = serving()
+    words = ["ansible-playbook", "beamops.bluegreen.deploy", "-i", INVENTORY]
+    goal = json.dumps({"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_env": {"RUN": str(number)}})
+    with asking():
+        run = subprocess.Popen(
+            [*words, "-e", goal],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **PLAIN},
+            start_new_session=True,
+        )
+        watcher.wait(timeout=90)
+        os.killpg(run.pid, number)
+        run.communicate(timeout=60)
+        assert serving() == before
+        # The same machine does not have to wait for the lock of a process of its own that is dead.
+        again = play("deploy", json.loads(goal))
+    said(again, "took over from a run of this machine that is dead")
+    assert serving() == before
+    play("status", "strict=true")
+
+
+def test_history_of_the_group():
+    run = play("status", "history=3")
+    lines = [line for line in run.text.splitlines() if "  deploy  " in line or "  promote  " in line]
+    assert len(lines) == 9
+    assert any("  deploy  died  " in line for line in lines) and any("  deploy  ok  " in line for line in lines)
+    assert all("@" in line for line in lines)
+
+
+def test_hosts_on_different_live_colors_are_shown_and_made_one():
+    play(
+        "deploy",
+        {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_force": True, "bluegreen_promote": True},
+    )
+    color = SITES["bluegreen-fleet1"].color()
+    other = {"blue": "green", "green": "blue"}[color]
+    play("promote", f"color={other}", "--limit", "bluegreen-fleet2", "bluegreen_partial=true")
+    said(play("status", "strict=true", rc=2), "the group serves 2 releases")
+    with asking():
+        play("promote", f"color={color}")
+    assert len(serving()) == 1
+    play("status", "strict=true")
+
+
+@pytest.mark.parametrize("text", ["not json", '{"live": "purple"}', ""])
+def test_facts_that_somebody_damaged(text):
+    path = "/etc/ansible/facts.d/sample_app.fact"
+    inside("bluegreen-fleet2", f"printf %s '{text}' >{path}")
+    said(play("status", "strict=true", rc=2), "bluegreen-fleet2")
+    with asking():
+        play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_force": True})
+    assert json.loads(inside("bluegreen-fleet2", f"cat {path}"))["live"] == SITES["bluegreen-fleet2"].color()
+    play("status", "strict=true")
+
+
+def test_live_that_points_nowhere_is_not_guessed_about():
+    color = SITES["bluegreen-fleet2"].color()
+    inside("bluegreen-fleet2", f"ln -sfn slots/purple {ROOT}/live")
+    run = play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_force": True}, rc=2)
+    said(
+        run, "bluegreen-fleet2: plan: it is not sure which slot is live", "which is neither slots/blue nor slots/green"
+    )
+    inside("bluegreen-fleet2", f"ln -sfn slots/{color} {ROOT}/live")
+    play("status", "strict=true")
