@@ -155,6 +155,7 @@ class Slot:
         self.release = self.held["release"] if self.held else None
         self.journal = _host.read_json(self.journal_file)
         self.actions = []
+        self.timeout = self.params["health_timeout"]
         _rules.check_url_path(self.params["health_path"])
 
     # --- small steps, each safe to repeat ---
@@ -182,9 +183,7 @@ class Slot:
 
     def wait(self):
         params = self.params
-        return _service.wait_until_healthy(
-            self.service, params["health_path"], params["health_status"], params["health_timeout"]
-        )
+        return _service.wait_until_healthy(self.service, params["health_path"], params["health_status"], self.timeout)
 
     def start(self):
         """Start and prove. Returns seconds."""
@@ -337,6 +336,8 @@ class Slot:
         facts["slots"][self.color] = former["facts"]
         self.app.write_facts(facts)
         note = f"{self.color} holds {former['release'] or 'nothing'} again"
+        # The former release has shown that it works; a timeout that was set for the new one must not fail it.
+        self.timeout = max(self.timeout, 60)
         if former["release"] and former["running"]:
             self.start()
             note += " and runs"

@@ -97,8 +97,8 @@ def test_one_host_that_never_gets_healthy():
     before, slots = serving(), held()
     env = "{{ {'SAMPLE_UNHEALTHY': '1'} if inventory_hostname == 'bluegreen-fleet2' else {} }}"
     with asking():
-        run = play("deploy", {**REBUILT, "bluegreen_env": env, "bluegreen_health_timeout": 4}, rc=2)
-    said(run, "deploy failed on 1 host: bluegreen-fleet2: deployed: blue was not healthy within 4 s", "503")
+        run = play("deploy", {**REBUILT, "bluegreen_env": env, "bluegreen_health_timeout": 10}, rc=2)
+    said(run, "deploy failed on 1 host: bluegreen-fleet2: deployed: blue was not healthy within 10 s", "503")
     assert serving() == before
     # The other two had it running and healthy, and gave it back all the same.
     assert held() == slots
