@@ -21,6 +21,7 @@ import time
 
 import requests
 
+BOLD, PLAIN = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 HOME = CHECKOUT / ".demo"
 ADDRESS = "http://127.0.0.1:18080"
@@ -59,7 +60,7 @@ def play(title, name, *extra):
     words = ["ansible-playbook", "-i", "inventories/local", f"playbooks/{name}.yml"]
     for pair in extra:
         words += ["-e", pair]
-    print(f"\n\033[1m{title}\033[0m\n$ {' '.join(words)}", flush=True)
+    print(f"\n{BOLD}{title}{PLAIN}\n$ {' '.join(words)}", flush=True)
     began = time.monotonic()
     done = subprocess.run(words, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
@@ -144,7 +145,7 @@ def main():
         for version, count in client.versions.items():
             versions[version] = versions.get(version, 0) + count
     shares = ", ".join(f"{count} by {version}" for version, count in sorted(versions.items()))
-    print(f"\n\033[1m{asked} requests while this went on: {len(failed)} failed\033[0m ({shares}; no client retries)")
+    print(f"\n{BOLD}{asked} requests while this went on: {len(failed)} failed{PLAIN} ({shares}; no client retries)")
     for text in failed[:5]:
         print(f"  {text}")
     print(f"\nThe site is up:  curl {ADDRESS}/   (and {ADDRESS}/deployment_id)")

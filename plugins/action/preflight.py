@@ -14,8 +14,13 @@ import uuid
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _envfile, _rules
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
+
+# What playbooks take with -e beside the variables, and variables that are easily typed without their prefix.
+_WORDS = ("color", "expr", "history", "strict")
+_SHORT = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
 
 
 def check(settings):
@@ -62,12 +67,25 @@ def misspelt(names, known):
     return wrong
 
 
+def near_misses(extra):
+    """Sentences for words on the command line that are nearly those of a playbook: -e colour=… would be ignored."""
+    wrong = []
+    for name in sorted(extra):
+        near = difflib.get_close_matches(name, _WORDS, 1, 0.75)
+        if name not in _WORDS and near:
+            wrong.append(f"{name} means nothing here; is {near[0]} meant?")
+        elif f"bluegreen_{name}" in _SHORT:
+            wrong.append(f"{name} means nothing here; is bluegreen_{name} meant?")
+    return wrong
+
+
 class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         args = dict(self._task.args)
         known = {f"bluegreen_{name}" for name in args["settings"]}
         wrong = misspelt(task_vars, known) + check(args["settings"])
+        wrong += near_misses(load_extra_vars(self._loader))
         if args.get("color"):
             try:
                 _rules.check_color(args["color"])

@@ -36,11 +36,11 @@ class ActionModule(ActionBase):
                     )
         except _rules.Refused as error:
             raise AnsibleActionFail(str(error)) from None
-        asked = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
-        if not asked.get("upload_needed") or self._task.check_mode:
-            return asked
         try:
-            self._make_tmp_path()
+            asked = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
+            if not asked.get("upload_needed") or self._task.check_mode:
+                return asked
+            # Made by super().run(), because of TRANSFERS_FILES.
             remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "artifact.tar.gz")
             self._transfer_file(path, remote)
             self._fixup_perms2((self._connection._shell.tmpdir, remote))

@@ -171,6 +171,8 @@ def rollback_target(facts, kept):
 def migrate_color(info):
     """Which slot's release migrates: the idle one if it holds something deployed after the live one, else the live one."""
     live, idle = info["slots"][info["live"]], info["slots"][info["idle"]]
+    if idle["release"] in info["rolled_back"]:
+        return info["live"]
     if idle["release"] and (not live["release"] or (idle["deployed_at"] or "") > (live["deployed_at"] or "")):
         return info["idle"]
     return info["live"]

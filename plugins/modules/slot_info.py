@@ -300,7 +300,8 @@ def look(module, app):
         "releases": app.kept(),
         "facts": written,
         "problems": problems,
-        "traffic_unsure": bool(nginx_says and nginx_says != link) or (link is None and _host.is_link(app.live)),
+        "traffic_unsure": bool(link and nginx_says and nginx_says != link)
+        or (link is None and _host.is_link(app.live)),
         "refusals": _host.port_conflicts(app, link) + foreign(app),
         "rolled_back": facts["rolled_back"],
         "history": history(app, params["history"]),

@@ -57,7 +57,7 @@ def verdict(results, hosts, steps, without_lost=False):
                 break
             if not reason and name == "setup" and result["setup_needed"]:
                 reason = f"set-up is not complete: {', '.join(result['setup_needed'])}"
-            if not reason and name == "info" and result["refusals"]:
+            if not reason and name == "info" and result.get("refusals"):
                 reason = "; ".join(result["refusals"])
             if reason:
                 failed.append({"host": host, "step": name, "why": reason})
@@ -107,8 +107,8 @@ def switch_plan(infos, color=None, deployed=None):
     plan, failed = {}, []
     waiting = {_held(info, info["idle"]) for info in infos.values() if _waits(info)}
     for host, info in infos.items():
-        if info["traffic_unsure"]:
-            failed.append(_refusal(host, "; ".join(info["disagreements"])))
+        if _unsure(info):
+            failed.append(_refusal(host, _unsure(info)))
             continue
         live, idle = _held(info, info["live"]), _held(info, info["idle"])
         if deployed is not None:
@@ -145,6 +145,13 @@ def switch_plan(infos, color=None, deployed=None):
     return _one_release(plan, failed)
 
 
+def _unsure(info):
+    """Why a host must not be switched at all; V(None) if it may."""
+    if info["link"] is None and not info["traffic_unsure"]:
+        return "is not set up; run deploy.yml"
+    return "; ".join(info["disagreements"]) if info["traffic_unsure"] else None
+
+
 def _not_ready(slot):
     """Why a slot cannot take the traffic; V(None) if it can."""
     if slot["pending"]:
@@ -162,8 +169,8 @@ def rollback_plan(infos, force=False):
     plan, failed = {}, []
     for host, info in infos.items():
         goal = info["rollback"]
-        if info["traffic_unsure"]:
-            failed.append(_refusal(host, "; ".join(info["disagreements"])))
+        if _unsure(info):
+            failed.append(_refusal(host, _unsure(info)))
         elif goal.get("refused"):
             failed.append(_refusal(host, goal["refused"]))
         elif _migrated_since(info, goal["release"]) and not force:
@@ -203,11 +210,30 @@ def _one_release(plan, failed):
     return {"ok": bool(plan) and not failed, "failed": failed, "lost": [], "hosts": plan}
 
 
+# What a step is called while it fails.
+_STEPS = {
+    "lock": "locking",
+    "info": "looking",
+    "trouble": "setting up",
+    "setup": "setting up",
+    "plan": "",
+    "release": "installing",
+    "predicted": "deploying",
+    "deployed": "deploying",
+    "migrated": "migrating",
+    "listed": "asking for its migrations",
+    "confirmed": "confirming",
+    "switched": "switching",
+    "stopped": "stopping",
+}
+
+
 def failure_lines(operation, failed, after):
     """What a person reads when a run failed."""
     lines = [f"{operation} failed on {len(failed)} host{'s' if len(failed) != 1 else ''}:"]
     for entry in failed:
-        lines += _indented(f"{entry['host']}: {entry['step']}: ", entry["why"])
+        step = _STEPS.get(entry["step"], entry["step"])
+        lines += _indented(f"{entry['host']}: {step}: " if step else f"{entry['host']}: ", entry["why"])
     return lines + _indented("", after)
 
 
@@ -222,6 +248,11 @@ def deploy_lines(infos, releases):
     for host, info in infos.items():
         target, new = info["target"], releases.get(host) or "the artifact"
         held = _held(info, target)
+        if new == _held(info, info["live"]) and target != info["live"]:
+            lines.append(
+                f"{host}: live {info['live']} {new}: it is live already; only a changed environment is deployed"
+            )
+            continue
         lines.append(
             f"{host}: live {info['live']} {_held(info, info['live']) or 'nothing'} -> deploying {new} to {target}"
             + (f" (holds {held})" if held and held != new else "")
@@ -258,7 +289,7 @@ def status_lines(infos):
         reason = why(info)
         if reason:
             rows.append([host, "?", "?", "?", "?", "?", "?"])
-            notes.append(f"{host}: {_first(reason)}")
+            notes.append(f"{host}: {'not asked' if info.get('skipped') else _first(reason)}")
             continue
         live = info["slots"][info["live"]]
         rows.append(
@@ -292,10 +323,10 @@ def next_lines(infos):
     if good and all(_waits(info) and not _not_ready(info["slots"][info["idle"]]) for info in good):
         color = f" -e color={next(iter(waiting))[0]}" if len({one for one, _release in waiting}) == 1 else ""
         names = " and ".join(sorted({release for _color, release in waiting}))
-        lines.append(f"to make {names} live: ansible-playbook promote.yml{color}")
+        lines.append(f"to make {names} live: promote.yml{color}")
     goals = sorted({info["rollback"]["release"] for info in good if not info["rollback"].get("refused")})
     if goals:
-        lines.append(f"to go back to {' and '.join(goals)}: ansible-playbook rollback.yml")
+        lines.append(f"to go back to {' and '.join(goals)}: rollback.yml")
     return lines
 
 
@@ -310,6 +341,8 @@ def _slot_cell(info, color):
     if not slot["release"]:
         return "empty"
     words = [slot["release"], "live" if color == info["live"] else "idle"]
+    if slot["release"] in info["rolled_back"] and color != info["live"]:
+        words.append("rolled-back")
     words.append("healthy" if slot["healthy"] else "unhealthy" if slot["running"] else "stopped")
     return " ".join(words)
 

@@ -202,8 +202,8 @@ def test_the_table_tells_what_does_not_agree():
 
 
 def test_the_next_commands_are_said():
-    assert _group.next_lines({"a": info()}) == [f"to make {B} live: ansible-playbook promote.yml -e color=green"]
+    assert _group.next_lines({"a": info()}) == [f"to make {B} live: promote.yml -e color=green"]
     back = info(live="green", rollback={"release": A, "color": "blue", "take": False})
     back["slots"]["blue"]["promoted_at"] = "t"
-    assert _group.next_lines({"a": back}) == [f"to go back to {A}: ansible-playbook rollback.yml"]
+    assert _group.next_lines({"a": back}) == [f"to go back to {A}: rollback.yml"]
     assert _group.next_lines({"a": info(green=None)}) == []

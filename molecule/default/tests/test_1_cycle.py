@@ -175,7 +175,7 @@ def test_rpc_runs_on_the_node_of_the_slot(play):
 
 
 def test_console_prints_the_command(play):
-    assert "ssh -t -p 18122 deploy@127.0.0.1 sudo /opt/sample_app/bin/sample_app live remote" in play("console").text
+    assert " -p 18122 deploy@127.0.0.1 sudo /opt/sample_app/bin/sample_app live remote" in play("console").text
 
 
 def test_the_command_on_the_server(host):

@@ -74,6 +74,11 @@ def held(*but):
     return {host: inside(host, command, check=False) for host in HOSTS if host not in but}
 
 
+def cut_off(host):
+    """No new ssh connection, and none that an earlier run has kept open."""
+    inside(host, "systemctl stop ssh; pkill -KILL sshd; true")
+
+
 def said(run, *words):
     text = " ".join(run.text.split())
     for word in words:
@@ -98,7 +103,7 @@ def test_one_host_that_never_gets_healthy():
     env = "{{ {'SAMPLE_UNHEALTHY': '1'} if inventory_hostname == 'bluegreen-fleet2' else {} }}"
     with asking():
         run = play("deploy", {**REBUILT, "bluegreen_env": env, "bluegreen_health_timeout": 10}, rc=2)
-    said(run, "deploy failed on 1 host: bluegreen-fleet2: deployed: blue was not healthy within 10 s", "503")
+    said(run, "deploy failed on 1 host: bluegreen-fleet2: deploying: blue was not healthy within 10 s", "503")
     assert serving() == before
     # The other two had it running and healthy, and gave it back all the same.
     assert held() == slots
@@ -106,11 +111,11 @@ def test_one_host_that_never_gets_healthy():
 
 def test_one_host_that_cannot_be_reached_from_the_start():
     before, slots = serving(), held("bluegreen-fleet3")
-    inside("bluegreen-fleet3", "systemctl stop ssh")
+    cut_off("bluegreen-fleet3")
     with asking():
         run = play("deploy", REBUILT, rc=2)
     inside("bluegreen-fleet3", "systemctl start ssh")
-    said(run, "bluegreen-fleet3: lock: unreachable")
+    said(run, "bluegreen-fleet3: locking: unreachable")
     assert serving() == before
     assert held("bluegreen-fleet3") == slots
 
@@ -121,7 +126,7 @@ def test_one_host_that_cannot_write():
     with asking():
         run = play("promote", "color=blue", rc=2)
     inside("bluegreen-fleet2", f"umount {ROOT}")
-    said(run, "bluegreen-fleet2: lock: Read-only file system")
+    said(run, "bluegreen-fleet2: locking: Read-only file system")
     assert serving() == before and held() == slots
 
 
@@ -132,51 +137,66 @@ def test_one_host_that_cannot_switch():
     with asking():
         run = play("promote", "color=blue", rc=2)
     inside("bluegreen-fleet1", f"rmdir {ROOT}/.live.new")
-    said(run, "bluegreen-fleet1: switched:")
+    said(run, "bluegreen-fleet1: switching:")
     assert serving() == before
     play("status", "strict=true")
 
 
-def lose_during(module, host):
-    """Freeze a host as soon as a module starts on it: Ansible's modules say so in the journal."""
-    watcher = subprocess.Popen(
-        [
-            "docker",
-            "exec",
-            host,
-            "sh",
-            "-c",
-            f"journalctl -f -n 0 -o cat -t ansible-beamops.bluegreen.{module} | head -n 1",
-        ],
-        stdout=subprocess.PIPE,
-    )
+@contextlib.contextmanager
+def start_of(module, host):
+    """Something to wait for: the start of a module on a host, which Ansible's modules write into the journal."""
+    words = [
+        "docker",
+        "exec",
+        host,
+        "journalctl",
+        "-f",
+        "-n",
+        "0",
+        "-o",
+        "cat",
+        "-t",
+        f"ansible-beamops.bluegreen.{module}",
+    ]
+    watcher = subprocess.Popen(words, stdout=subprocess.PIPE)
     time.sleep(0.5)
-    return watcher
+    yield watcher.stdout.readline
+    watcher.kill()
+    watcher.wait()
+
+
+def start(name, *args):
+    """Start a playbook, in a process group of its own."""
+    words = ["ansible-playbook", f"beamops.bluegreen.{name}", "-i", INVENTORY, *args]
+    env = {**os.environ, **PLAIN}
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
+    )
 
 
 def test_one_host_that_is_lost_during_the_switch():
     before = serving()
-    watcher = lose_during("slot_switch", "bluegreen-fleet3")
-    with asking("bluegreen-fleet3"):
-        words = ["ansible-playbook", "beamops.bluegreen.promote", "-i", INVENTORY, "-e", "color=blue"]
-        run = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **PLAIN}
-        )
-        watcher.wait(timeout=60)
+    # nginx hangs there, so that the module is in the middle of its work when the host freezes.
+    inside("bluegreen-fleet3", "pkill -STOP -f 'nginx: worker'")
+    with asking("bluegreen-fleet3"), start_of("slot_switch", "bluegreen-fleet3") as it_starts:
+        run = start("promote", "-e", "color=blue")
+        it_starts()
         docker("pause", "bluegreen-fleet3")
         text = run.communicate(timeout=240)[0]
-    assert run.returncode != 0
-    assert "bluegreen-fleet3: switched: " in text
-    assert serving("bluegreen-fleet3") == before
     docker("unpause", "bluegreen-fleet3")
+    inside("bluegreen-fleet3", "pkill -CONT -f 'nginx: worker'")
+    assert run.returncode != 0
+    assert "bluegreen-fleet3: switching: " in text, text[-3000:]
+    assert serving("bluegreen-fleet3") == before
     time.sleep(8)
-    # It may have finished its switch by itself when it woke up. The same command makes the group one, either way.
-    play("unlock", "bluegreen_force=true")
+    assert serving() == before
+    # The lost host still has the lock of the run that lost it, which is dead: the same command takes over, and succeeds.
     with asking():
-        play("promote", "color=blue")
+        run = play("promote", "color=blue")
+    said(run, "took over from a run of this machine that is dead")
     assert serving() == {("blue", "0.1.0", "1")}
-    play("status", "strict=true")
     play("promote", "color=green")
+    play("status", "strict=true")
 
 
 def test_after_the_faults_the_same_command_succeeds():
@@ -197,7 +217,7 @@ def test_deploying_again_what_was_rolled_back_from_needs_consent():
 
 
 def test_a_lost_host_and_consent_to_go_on_without_it():
-    inside("bluegreen-fleet1", "systemctl stop ssh")
+    cut_off("bluegreen-fleet1")
     with asking():
         run = play("rollback", "bluegreen_lost_hosts=proceed")
     inside("bluegreen-fleet1", "systemctl start ssh")
@@ -239,14 +259,8 @@ def test_one_machine_under_two_names(tmp_path):
 
 
 def test_ten_controllers_at_once():
-    words = ["ansible-playbook", "beamops.bluegreen.promote", "-i", INVENTORY, "-e", "color=blue"]
     with asking():
-        runs = [
-            subprocess.Popen(
-                words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **PLAIN}
-            )
-            for _ in range(10)
-        ]
+        runs = [start("promote", "-e", "color=blue") for _ in range(10)]
         texts = [run.communicate(timeout=300)[0] for run in runs]
     won = [text for run, text in zip(runs, texts) if run.returncode == 0 and "changed=1" in text]
     assert len(won) == 1
@@ -271,25 +285,17 @@ def test_waiting_for_a_lock():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_controller_that_was_ended_leaves_no_lock_that_matters(number):
-    watcher = lose_during("slot_service", "bluegreen-fleet2")
     before = serving()
-    words = ["ansible-playbook", "beamops.bluegreen.deploy", "-i", INVENTORY]
-    goal = json.dumps({"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_env": {"RUN": str(number)}})
+    goal = {"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_env": {"RUN": str(int(number))}}
     with asking():
-        run = subprocess.Popen(
-            [*words, "-e", goal],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **PLAIN},
-            start_new_session=True,
-        )
-        watcher.wait(timeout=90)
-        os.killpg(run.pid, number)
-        run.communicate(timeout=60)
+        with start_of("slot_service", "bluegreen-fleet2") as it_starts:
+            run = start("deploy", "-e", json.dumps(goal))
+            it_starts()
+            os.killpg(run.pid, number)
+            run.communicate(timeout=60)
         assert serving() == before
         # The same machine does not have to wait for the lock of a process of its own that is dead.
-        again = play("deploy", json.loads(goal))
+        again = play("deploy", goal)
     said(again, "took over from a run of this machine that is dead")
     assert serving() == before
     play("status", "strict=true")
@@ -333,8 +339,6 @@ def test_live_that_points_nowhere_is_not_guessed_about():
     color = SITES["bluegreen-fleet2"].color()
     inside("bluegreen-fleet2", f"ln -sfn slots/purple {ROOT}/live")
     run = play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_force": True}, rc=2)
-    said(
-        run, "bluegreen-fleet2: plan: it is not sure which slot is live", "which is neither slots/blue nor slots/green"
-    )
+    said(run, "bluegreen-fleet2: it is not sure which slot is live", "which is neither slots/blue nor slots/green")
     inside("bluegreen-fleet2", f"ln -sfn slots/{color} {ROOT}/live")
     play("status", "strict=true")
