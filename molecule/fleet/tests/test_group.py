@@ -177,14 +177,14 @@ def start(name, *args):
 def test_one_host_that_is_lost_during_the_switch():
     before = serving()
     # nginx hangs there, so that the module is in the middle of its work when the host freezes.
-    inside("bluegreen-fleet3", "pkill -STOP -f 'nginx: worker'")
+    inside("bluegreen-fleet3", "pkill -STOP -u www-data nginx")
     with asking("bluegreen-fleet3"), start_of("slot_switch", "bluegreen-fleet3") as it_starts:
         run = start("promote", "-e", "color=blue")
         it_starts()
         docker("pause", "bluegreen-fleet3")
         text = run.communicate(timeout=240)[0]
     docker("unpause", "bluegreen-fleet3")
-    inside("bluegreen-fleet3", "pkill -CONT -f 'nginx: worker'")
+    inside("bluegreen-fleet3", "pkill -CONT -u www-data nginx")
     assert run.returncode != 0
     assert "bluegreen-fleet3: switching: " in text, text[-3000:]
     assert serving("bluegreen-fleet3") == before
