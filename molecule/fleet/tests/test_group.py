@@ -260,7 +260,7 @@ def test_one_machine_under_two_names(tmp_path):
 
 def test_ten_controllers_at_once():
     with asking():
-        runs = [start("promote", "-e", "color=blue") for _ in range(10)]
+        runs = [start("promote", "-e", "color=blue") for _number in range(10)]
         texts = [run.communicate(timeout=300)[0] for run in runs]
     won = [text for run, text in zip(runs, texts) if run.returncode == 0 and "changed=1" in text]
     assert len(won) == 1
