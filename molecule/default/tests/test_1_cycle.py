@@ -259,9 +259,10 @@ def test_a_hand_edited_site_is_repaired_by_the_next_deploy(host, site, play):
     path = "/etc/nginx/conf.d/sample_app.conf"
     good = host.check_output(f"cat {path}")
     host.check_output(f"echo '# edited' | sudo tee -a {path}")
-    run = play("deploy", f"bluegreen_artifact={artifact('sample_app-0.1.1-rebuilt')}", "--check")
+    again = [f"bluegreen_artifact={artifact('sample_app-0.1.1-rebuilt')}", "bluegreen_force=true"]
+    run = play("deploy", *again, "--check")
     assert "reload" not in host.check_output(f"tail -n 1 {path}")
     assert run.changed() > 0
-    play("deploy", f"bluegreen_artifact={artifact('sample_app-0.1.1-rebuilt')}")
+    play("deploy", *again)
     assert host.check_output(f"cat {path}") == good
     assert site.version() == "0.1.0"

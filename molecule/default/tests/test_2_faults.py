@@ -51,6 +51,16 @@ def both_slots_run(host):
 
 
 @pytest.fixture
+def play(play):
+    """What was rolled back from is deployed again here, which needs consent."""
+
+    def run(name, *args, **kwargs):
+        return play(name, *args, *(["bluegreen_force=true"] if name == "deploy" else []), **kwargs)
+
+    return run
+
+
+@pytest.fixture
 def untouched(host, site):
     """The host is the same afterwards, and its site lost no request meanwhile."""
     before = fingerprint(host)
