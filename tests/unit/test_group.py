@@ -3,8 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import os
+
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _slots
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _group
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _group
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -188,6 +190,42 @@ def test_rollback_plan():
     mixed = _group.rollback_plan({"a": info(rollback=goal), "b": info(rollback={**goal, "release": C})})
     assert not mixed["ok"]
     assert not _group.rollback_plan({"a": info(rollback=goal), "b": info()})["ok"]
+
+
+def test_rollback_across_migrations_needs_consent():
+    goal = {"release": A, "color": "blue", "take": False}
+    known = {A: ["1", "2"], B: ["1", "2", "3"]}
+    found = info(live="green", rollback=goal, migrations=known)
+    refused = _group.rollback_plan({"a": found})
+    assert not refused["ok"] and f"{A} does not know the migrations 3" in refused["failed"][0]["why"]
+    assert _group.rollback_plan({"a": found}, force=True)["ok"]
+    # Where the app did not tell, nothing is guessed.
+    assert _group.rollback_plan({"a": info(live="green", rollback=goal, migrations={B: ["1"]})})["ok"]
+    assert _group.rollback_plan({"a": info(live="green", rollback=goal, migrations={A: ["1"], B: ["1"]})})["ok"]
+
+
+def test_lost_hosts_are_left_out_with_consent_as_long_as_one_is_there():
+    results = {"a": {"lock": {"ok": True}}, "b": {"lock": {"unreachable": True, "msg": "gone"}}}
+    judged = _group.verdict(results, ["a", "b"], ["lock"], without_lost=True)
+    assert judged == {"ok": True, "failed": [], "lost": ["b"]}
+    assert not _group.verdict(results, ["a", "b"], ["lock"])["ok"]
+    assert not _group.verdict(results, ["b"], ["lock"], without_lost=True)["ok"]
+
+
+def test_what_was_rolled_back_from_is_deployed_again_only_with_consent():
+    found = {"a": info(rolled_back=[C])}
+    assert not _group.deploy_plan(found, {"a": C})["ok"]
+    assert _group.deploy_plan(found, {"a": C}, force=True)["ok"]
+    assert _group.deploy_plan(found, {"a": A})["ok"]
+
+
+def test_a_dead_controller_is_told_from_a_live_one_and_from_another_machine():
+    me = {"machine": _controller._machine(), "pid": os.getpid(), "started": _controller._started(os.getpid())}
+    assert not _controller.is_dead(me)
+    assert _controller.is_dead({**me, "started": "1"})
+    assert _controller.is_dead({**me, "pid": 2**22 + 1})
+    assert not _controller.is_dead({**me, "machine": "another", "started": "1"})
+    assert not _controller.is_dead(None) and not _controller.is_dead({})
 
 
 def test_the_table_tells_what_does_not_agree():
