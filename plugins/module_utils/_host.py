@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import grp
 import http.client
 import json
 import os
@@ -13,7 +14,7 @@ import socket
 import stat
 import time
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _rules, _slots
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _rules, _slots
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import COLORS, Refused
 
 # The options that every module takes: which app, and where it lives. Documented in the fragment of the same name.
@@ -260,8 +261,6 @@ class App:
 
     def env(self, color):
         """The env a slot's file holds, as a mapping; empty where there is none."""
-        from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
-
         return _envfile.parse(read_text(self.env_file(color)) or "")
 
 
@@ -450,8 +449,6 @@ def holder_of(port):
 
 def group_of(app_name):
     """The numeric group of the app's user, or V(None) where there is no such user (the embedded default)."""
-    import grp
-
     if os.geteuid() != 0:
         return None
     try:
