@@ -7,7 +7,7 @@ RUN := PATH="$(BIN):$$PATH" ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg"
 ARTIFACTS := build/artifacts
 INSTALLED := $(CURDIR)/build/installed
 
-.PHONY: help venv demo demo-stop artifacts test lint sanity units molecule collection clean
+.PHONY: help venv demo demo-stop artifacts test test-faults lint sanity units molecule collection clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,11 @@ molecule: venv artifacts collection ## The cycle on real containers; SCENARIO=de
 	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \
 	  BLUEGREEN_TEST_ARTIFACTS="$(CURDIR)/$(ARTIFACTS)" BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" \
 	  $(BIN)/molecule $(or $(DO),test) -s $(or $(SCENARIO),default)
+
+test-faults: export BLUEGREEN_FAULTS_EVERY = 1
+test-faults: export PYTEST_ADDOPTS = -m faults
+test-faults: ## Kills, cuts and floods, all of them (make test takes a sample); about half an hour
+	@$(MAKE) --no-print-directory molecule SCENARIO=fleet
 
 clean: ## Remove what was built
 	@rm -rf build

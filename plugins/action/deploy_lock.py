@@ -8,34 +8,48 @@ After Ctrl-C, or when a CI job was killed and is run again on its machine, nobod
 
 from __future__ import annotations
 
+import os
+
+from ansible import constants as C
+from ansible import context
 from ansible.plugins.action import ActionBase
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
 
 _MODULE = "beamops.bluegreen.deploy_lock"
+_UNLOCK = os.path.join(os.path.dirname(__file__), "..", "..", "playbooks", "unlock.yml")
 
 
 class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         args = dict(self._task.args)
+        state, run = args.get("state", "present"), args.get("run")
+        # One companion for the whole group; the first host is locked first and freed with the others.
+        first = task_vars["inventory_hostname"] == task_vars["ansible_play_hosts_all"][0]
+        folder = os.path.dirname(C.DEFAULT_LOCAL_TMP)
+        if state == "absent" and first and not self._task.check_mode:
+            _controller.dismiss_companion(folder, run)
         result = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
-        held = result.get("lock")
-        if args.get("state", "present") != "present" or result.get("ok") or not held:
-            return result
-        if self._task.check_mode or not _controller.is_dead(held.get("controller")):
-            return result
-        app = {
-            name: value
-            for name, value in args.items()
-            if name not in ("run", "holder", "operation", "host", "controller")
-        }
+        if state == "present" and not result.get("ok") and result.get("lock") and not self._task.check_mode:
+            if _controller.is_dead(result["lock"].get("controller")):
+                result = self._take_over(args, result, task_vars)
+        if state == "present" and result.get("changed") and first and not self._task.check_mode:
+            playbooks = context.CLIARGS.get("args") or ()
+            _controller.start_companion(folder, run, playbooks, os.path.abspath(_UNLOCK))
+        return result
+
+    def _take_over(self, args, refused, task_vars):
+        held = refused["lock"]
+        own = ("run", "holder", "operation", "host", "controller")
+        app = {name: value for name, value in args.items() if name not in own}
         broken = self._execute_module(
             module_name=_MODULE,
             module_args={**app, "state": "broken", "run": held["run"], "force": True},
             task_vars=task_vars,
         )
         if not broken.get("ok"):
-            return result
+            # Its companion may have been quicker.
+            return refused if broken.get("lock") else broken
         self._display.display(
             f"  {task_vars['inventory_hostname']}: took over from a run of this machine that is dead: {broken['msg']}"
         )

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import grp
 import http.client
 import json
 import os
 import shutil
 import socket
+import ssl
 import stat
 import time
 
@@ -24,6 +27,7 @@ APP_OPTIONS = dict(
     domain=dict(type="str", required=True),
     ports=dict(type="dict", required=True),
     listen=dict(type="str", required=True),
+    tls_listen=dict(type="str", default=""),
     service_manager=dict(type="str", required=True, choices=["systemd", "daemon"]),
     nginx_conf_dir=dict(type="path", default="/etc/nginx"),
     facts_dir=dict(type="path", default="/etc/ansible/facts.d"),
@@ -83,14 +87,18 @@ def write_file(path, text, mode, group=None):
     temporary = os.path.join(folder, f".{name}.new")
     remove(temporary)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fchmod(stream.fileno(), mode)
-        if group is not None:
-            os.fchown(stream.fileno(), -1, group)
-        os.fsync(stream.fileno())
-    os.rename(temporary, path)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            if group is not None:
+                os.fchown(stream.fileno(), -1, group)
+            os.fsync(stream.fileno())
+        os.rename(temporary, path)
+    except OSError:
+        remove(temporary)
+        raise
     sync_dir(folder)
 
 
@@ -148,6 +156,7 @@ class App:
         self.domain = _rules.check_domain(params["domain"])
         self.ports = _rules.check_ports(params["ports"])
         self.listen = _rules.check_listen(params["listen"])
+        self.tls_listen = _rules.check_listen(params["tls_listen"]) if params["tls_listen"] else ""
         self.service_manager = params["service_manager"]
         self.nginx_conf_dir = _rules.check_path(params["nginx_conf_dir"], "bluegreen_nginx_conf_dir")
         facts_dir = _rules.check_path(params["facts_dir"], "bluegreen_facts_dir")
@@ -157,6 +166,9 @@ class App:
         self.history = f"{self.root}/history.jsonl"
         self.cookie = f"{self.root}/cookie"
         self.switch_journal = f"{self.root}/switch.json"
+        self.preview = f"{self.root}/preview"
+        self.maintenance = f"{self.root}/maintenance/on"
+        self.former_static = f"{self.root}/former-static"
         self.facts_file = f"{facts_dir}/{self.name}.fact"
 
     def slot(self, color):
@@ -172,6 +184,16 @@ class App:
     def state_dir(self, color):
         """The one place that a slot's process may write to."""
         return f"{self.root}/state/{color}"
+
+    def canary(self, color):
+        """A file for each percent of the visitors that gets this slot while it is idle."""
+        return f"{self.root}/canary/{color}"
+
+    def canary_percent(self, color):
+        try:
+            return len(os.listdir(self.canary(color)))
+        except FileNotFoundError:
+            return 0
 
     def former_env(self, release):
         """The env of a release that was live and has lost its slot to a later deploy."""
@@ -278,19 +300,111 @@ def port_conflicts(app, live):
     ]
 
 
+# --- one at a time -----------------------------------------------------------------------------------------------------
+
+# Longer than a slot may take to stop, start and be given back with the default timeouts.
+ALONE_SECONDS = 180
+
+
+def _at_work(inode):
+    """Process ids that hold a lock of flock(2) on an inode."""
+    lines = (read_text("/proc/locks") or "").splitlines()
+    return [line.split()[4] for line in lines if " FLOCK " in line and line.split()[5].endswith(f":{inode}")]
+
+
+@contextlib.contextmanager
+def alone(app):
+    """Be the only module at work on an app on this host; the kernel ends that when the process ends, however it does.
+
+    The deploy lock is between runs. This is between processes: a module goes on when its controller is killed, and whoever
+    takes the deploy lock over from the dead run waits here until that module has ended. What killed ones left half done is
+    removed. Raises: Failure.
+    """
+    try:
+        handle = os.open(app.root, os.O_RDONLY)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + ALONE_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    who = ", ".join(_at_work(os.fstat(handle).st_ino)) or "unknown"
+                    raise Failure(
+                        f"a module of an earlier run is still at work on {app.name} on this host (process {who}); "
+                        "run this again when it has ended"
+                    ) from None
+                time.sleep(0.1)
+        sweep(app)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sweep(app):
+    """Remove what killed modules left behind. Only for whoever is alone: of nobody else's is anything half done then."""
+    doomed = []
+    for folder, beginnings, end in (
+        (app.root, (".",), (".new", ".broken")),
+        (app.slot("blue"), (".",), ".new"),
+        (app.slot("green"), (".",), ".new"),
+        (f"{app.root}/former", (".",), ".new"),
+        (app.releases, (".unpacking.", ".fetching.", ".removing."), ""),
+        (app.preview, ("smoke-",), ""),
+        (f"{app.root}/maintenance", (".",), ".new"),
+        (os.path.dirname(app.facts_file), (f".{app.name}.fact",), ".new"),
+        (f"{app.nginx_conf_dir}/conf.d", (f".{app.name}.conf",), ".new"),
+    ):
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        doomed += [f"{folder}/{name}" for name in names if name.startswith(beginnings) and name.endswith(end)]
+    for color in COLORS:
+        if not os.path.exists(app.journal(color)):
+            # A deploy was confirmed, and killed before it could let go of the former environment.
+            doomed.append(f"{app.slot(color)}/env.former")
+    for path in doomed:
+        if os.path.isdir(path) and not is_link(path):
+            remove_tree(path)
+        else:
+            remove(path)
+
+
+def must_hold_lock(app, run):
+    """Refuse to act for a run that has lost the lock meanwhile: it was dead, or was taken for dead. Raises: Failure.
+
+    Without the name of a run (a module that somebody uses by itself) there is nothing to compare.
+    """
+    held = read_json(app.lock) or {}
+    if run and held.get("run") != run:
+        raise Failure(
+            f"this run does not hold the lock of {app.name} any more"
+            + (f"; {held.get('holder')} does, for {held.get('operation')}" if held else "")
+        )
+
+
 # --- asking over HTTP --------------------------------------------------------------------------------------------------
 
 
-def http_get(address, port, path, host, timeout=5.0):
+def http_get(address, port, path, host, timeout=5.0, tls=False, headers=None, size=512):
     """One GET on a connection of its own: {"status", "location", "body"} or {"error"}.
 
-    Not urllib: that follows redirects and proxies, and the answer of *this* port is wanted.
+    Not urllib: that follows redirects and proxies, and the answer of *this* port is wanted. With V(tls) the certificate is not
+    judged here: that is done before a site is installed, and a browser's opinion does not tell which slot answers.
     """
     connection = http.client.HTTPConnection(address, port, timeout=timeout)
     try:
-        connection.request("GET", path, headers={"Host": host, "Connection": "close", "User-Agent": "bluegreen"})
+        if tls:
+            connection.connect()
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
+        sent = {"Host": host, "Connection": "close", "User-Agent": "bluegreen", **(headers or {})}
+        connection.request("GET", path, headers=sent)
         answer = connection.getresponse()
-        body = answer.read(512).decode("utf-8", "replace")
+        body = answer.read(size).decode("utf-8", "replace")
         return {"status": answer.status, "location": answer.getheader("Location"), "body": body}
     except socket.timeout:
         return {"error": f"no answer in {timeout:g} s"}
@@ -298,6 +412,12 @@ def http_get(address, port, path, host, timeout=5.0):
         return {"error": (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()}
     finally:
         connection.close()
+
+
+def through_nginx(app, path, **kwargs):
+    """What a visitor of the site gets: an answer of V(http_get)."""
+    address, port = _rules.listen_address(app.tls_listen or app.listen)
+    return http_get(address, port, path, _rules.request_host(app.domain), tls=bool(app.tls_listen), **kwargs)
 
 
 def describe(answer):
@@ -311,11 +431,11 @@ def describe(answer):
 
 def deployment_id(app):
     """Ask nginx for the live color: (color, None) or (None, why not)."""
-    address, port = _rules.listen_address(app.listen)
-    answer = http_get(address, port, "/deployment_id", _rules.request_host(app.domain))
+    answer = through_nginx(app, "/deployment_id")
     body = answer.get("body", "").strip()
     if answer.get("status") == 200 and body in COLORS:
         return body, None
+    address, port = _rules.listen_address(app.tls_listen or app.listen)
     return None, f"{describe(answer)} at {address}:{port} for {app.domain}"
 
 

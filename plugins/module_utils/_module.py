@@ -5,20 +5,28 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import APP_OPTIONS, App, Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
 
 
-def run_module(options, work, **kwargs):
+def run_module(options, work, alone=True, **kwargs):
     """Build the module, hand it and its App to V(work), and report what comes back.
 
     A result without C(ok: true) is a failure, whatever else it says: that is how the verdict over a group of hosts tells
     a proven host from one that was lost, skipped or broken.
+
+    :param alone: whether it waits for other modules that are at work on this app on this host. One goes on there when its
+        controller was killed, and the next run must not work beside it.
     """
     module = AnsibleModule(argument_spec={**APP_OPTIONS, **options}, supports_check_mode=True, **kwargs)
     try:
-        result = work(module, App(module.params))
+        app = App(module.params)
+        with _host.alone(app) if alone and not module.check_mode else contextlib.nullcontext():
+            result = work(module, app)
     except Refused as error:
         module.fail_json(msg=str(error), changed=False)
     except Failure as error:

@@ -24,7 +24,11 @@ _VERSION = re.compile(r"\A[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}\Z")
 _RELEASE = re.compile(r"\A([0-9A-Za-z][0-9A-Za-z.+_-]{0,63})-([0-9a-f]{8})\Z")
 _CHECKSUM = re.compile(r"\Asha256:([0-9a-f]{64})\Z")
 _URL = re.compile(r"\Ahttps?://[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%-]+\Z")
-_URL_PATH = re.compile(r"\A/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*\Z")
+# Without $ ; ' " and \: nginx would read more than a path, and a path stands in its configuration.
+_URL_PATH = re.compile(r"\A/[A-Za-z0-9._~!&()*+,=:@%/?-]*\Z")
+_FOLDER = re.compile(r"\A/([A-Za-z0-9_-][A-Za-z0-9._-]*/)+\Z")
+_SIZE = re.compile(r"\A[0-9]{1,6}[kmg]?\Z")
+_TOKEN = re.compile(r"\A[A-Za-z0-9_-]{16,128}\Z")
 _LISTEN = re.compile(r"\A(?:((?:[0-9]{1,3}\.){3}[0-9]{1,3}):)?([0-9]{1,5})\Z")
 
 
@@ -172,6 +176,97 @@ def check_artifact(value, checksum):
 def check_url_path(value, what="bluegreen_health_path"):
     if not isinstance(value, str) or len(value) > 1024 or not _URL_PATH.match(value):
         raise Refused(f"{what} is {_text(value)!r}: a URL path that starts with / is allowed")
+    return value
+
+
+def check_aliases(value, domain):
+    if not isinstance(value, list):
+        raise Refused(f"bluegreen_aliases is {_text(value)!r}: a list of host names is allowed")
+    for one in value:
+        if not isinstance(one, str) or len(one) > 253 or not _DOMAIN.match(one):
+            raise Refused(f"bluegreen_aliases has {_text(one)!r}: only host names such as www.example.com are allowed")
+    if len({domain, *value}) <= len(value):
+        raise Refused("bluegreen_aliases names a host name twice, or bluegreen_domain itself")
+    return value
+
+
+def check_tls(value, listen):
+    """{"certificate", "key", "listen"}, or an empty mapping for none."""
+    if not isinstance(value, dict) or not set(value) <= {"certificate", "key", "listen"}:
+        raise Refused("bluegreen_tls is a mapping with certificate, key and, if it is not 443, listen")
+    if not value:
+        return value
+    for name in ("certificate", "key"):
+        check_path(value.get(name), f"bluegreen_tls.{name}")
+    try:
+        check_listen(value.get("listen", "443"))
+    except Refused as error:
+        raise Refused(str(error).replace("bluegreen_listen", "bluegreen_tls.listen")) from None
+    if str(value.get("listen", "443")) == str(listen):
+        raise Refused(f"bluegreen_tls.listen is {listen}, as bluegreen_listen: plain and encrypted need a port each")
+    return value
+
+
+def check_body_size(value):
+    if not isinstance(value, (int, str)) or isinstance(value, bool) or not _SIZE.match(str(value)):
+        raise Refused(
+            f"bluegreen_body_size is {_text(value)!r}: a number with k, m or g behind it is allowed, such as 8m"
+        )
+    return str(value)
+
+
+def check_assets(value):
+    if not isinstance(value, list) or not all(isinstance(one, str) and _FOLDER.match(one) for one in value):
+        raise Refused(f"bluegreen_assets is {_text(value)!r}: a list of URL paths such as /assets/ is allowed")
+    return value
+
+
+def check_token(value):
+    if not isinstance(value, str) or not _TOKEN.match(value):
+        # Not shown: it is a secret, and a wrong one may be nearly the right one.
+        raise Refused("bluegreen_preview_token: 16 to 128 letters, digits, _ and - are allowed")
+    return value
+
+
+def check_percent(value):
+    return check_whole(value, "percent", 0, 100)
+
+
+def check_smoke(value):
+    """List of {"path", "status", "contains"}, complete."""
+    if not isinstance(value, list):
+        raise Refused("bluegreen_smoke is a list of checks, each with path and, if wanted, status and contains")
+    found = []
+    for one in value:
+        if not isinstance(one, dict) or not set(one) <= {"path", "status", "contains"} or "path" not in one:
+            raise Refused(f"bluegreen_smoke has {_text(one)!r}: path and, if wanted, status and contains are allowed")
+        check_url_path(one["path"], "bluegreen_smoke.path")
+        status = check_whole(one.get("status", 200), "bluegreen_smoke.status", 100, 599)
+        if not isinstance(one.get("contains", ""), str):
+            raise Refused(f"bluegreen_smoke.contains is {_text(one['contains'])!r}: text is allowed")
+        found.append({"path": one["path"], "status": status, "contains": one.get("contains", "")})
+    return found
+
+
+HOOKS = tuple(f"{when}_{what}" for what in ("install", "start", "promote") for when in ("before", "after"))
+
+
+def check_hooks(value):
+    if not isinstance(value, dict):
+        raise Refused(
+            f"bluegreen_hooks is {_text(value)!r}: a mapping of {', '.join(HOOKS)} to lists of task files is allowed"
+        )
+    for name, files in value.items():
+        check_choice(name, "bluegreen_hooks has a key that", HOOKS)
+        if not isinstance(files, list) or not all(isinstance(one, str) and one for one in files):
+            raise Refused(f"bluegreen_hooks.{name} is {_text(files)!r}: a list of task files is allowed")
+    return value
+
+
+def check_snippet(value, what):
+    """Configuration of the user's own. nginx judges it; here only what could not stand in a file of ours."""
+    if not isinstance(value, str) or "\0" in value:
+        raise Refused(f"{what} is {_text(value)!r}: text in nginx's language is allowed")
     return value
 
 

@@ -161,6 +161,9 @@ def write_down(app, lock, result, why):
         "seconds": max(0, int(age)) if age != float("inf") else None,
     }
     lines = (_host.read_text(app.history) or "").splitlines()[-HISTORY_LINES + 1 :]
+    if lines and json.dumps(entry["run"]) in lines[-1]:
+        # It was killed after this, and before the lock was removed.
+        return
     try:
         _host.write_file(app.history, "\n".join([*lines, json.dumps(entry, sort_keys=True)]) + "\n", 0o644)
     except OSError:
@@ -187,7 +190,6 @@ def take(module, app, found):
     lock = {name: params[name] for name in ("run", "holder", "operation", "host", "controller")}
     lock.update(since=_host.now(), before=where_it_stands(app))
     temporary = f"{app.root}/.lock.{os.getpid()}.new"
-    _host.remove(temporary)
     with open(temporary, "x", encoding="utf-8") as stream:
         json.dump(lock, stream)
         stream.flush()
@@ -239,8 +241,14 @@ def break_it(module, app, found):
 
 
 def work(module, app):
-    act = {"present": take, "absent": free, "broken": break_it}[module.params["state"]]
-    return act(module, app, read(app))
+    state, found = module.params["state"], read(app)
+    if state == "absent":
+        return free(module, app, found)
+    if module.check_mode or (state == "present" and found and found["run"] != module.params["run"]):
+        return (take if state == "present" else break_it)(module, app, found)
+    # Whoever takes over from a dead run waits for what that one's modules are still doing on this host.
+    with _host.alone(app):
+        return (take if state == "present" else break_it)(module, app, read(app))
 
 
 def main():
@@ -258,6 +266,7 @@ def main():
             force=dict(type="bool", default=False),
         ),
         work,
+        alone=False,
         required_if=[("state", "present", ("run", "holder", "operation"))],
     )
 

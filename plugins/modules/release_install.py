@@ -107,15 +107,6 @@ def find_kept(app, sha256):
     return None
 
 
-def sweep(app):
-    """Remove what killed runs left behind: their directories carry the process that made them."""
-    for name in os.listdir(app.releases) if os.path.isdir(app.releases) else []:
-        kind, _dot, pid = name.rpartition(".")
-        if kind in (".unpacking", ".fetching", ".removing") and not (pid.isdigit() and _host.is_running(int(pid))):
-            place = f"{app.releases}/{name}"
-            _host.remove_tree(place) if os.path.isdir(place) else _host.remove(place)  # pylint: disable=expression-not-assigned
-
-
 def require_space(app, needed):
     free = _host.free_bytes(app.releases)
     if free < needed:
@@ -185,7 +176,6 @@ def install(module, app):
             require_space(app, int(found["unpacked_bytes"]))
         return result_for(_rules.release_id(found["version"], sha256) if found else None, sha256, True)
     os.makedirs(app.releases, mode=0o755, exist_ok=True)
-    sweep(app)
     path = fetch(module, app, artifact, params["url"] or artifact) if _rules.is_url(artifact) else params["src"]
     try:
         really = _artifact.sha256_of(path)

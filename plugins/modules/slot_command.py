@@ -135,6 +135,7 @@ def main():
             timeout=dict(type="int", default=3600),
         ),
         work,
+        alone=False,
         required_by={"release": ("env",)},
     )
 

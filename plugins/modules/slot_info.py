@@ -146,6 +146,10 @@ history:
   type: list
   elements: dict
   returned: success
+last_run:
+  description: The last operation on this host; null if there was none.
+  type: dict
+  returned: success
 migrations:
   description: Versions of the migrations that had run, by release, as far as the app told.
   type: dict
@@ -305,6 +309,7 @@ def look(module, app):
         "refusals": _host.port_conflicts(app, link) + foreign(app),
         "rolled_back": facts["rolled_back"],
         "history": history(app, params["history"]),
+        "last_run": (history(app, 1) or [None])[0],
         "migrations": app.migrations(),
         "setup_needed": setup_needed(params["expected_files"]),
         "lock": _host.read_json(app.lock),
@@ -334,6 +339,7 @@ def main():
             ),
         ),
         look,
+        alone=False,
     )
 
 

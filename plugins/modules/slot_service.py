@@ -376,8 +376,6 @@ class Slot:
     def remove_release(self, release):
         # Renamed first: what is called like a release is one, whole, until it is gone.
         doomed = f"{self.app.releases}/.removing.{os.getpid()}"
-        if os.path.isdir(doomed):
-            _host.remove_tree(doomed)
         os.rename(self.app.release_dir(release), doomed)
         _host.remove_tree(doomed)
         _host.remove(self.app.former_env(release))
@@ -442,6 +440,8 @@ def names(env_text):
 
 
 def work(module, app):
+    if not module.check_mode:
+        _host.must_hold_lock(app, module.params["run"])
     slot = Slot(module, app)
     result = getattr(slot, module.params["state"])()
     return {"color": slot.color, "actions": slot.actions, **result}

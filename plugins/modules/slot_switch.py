@@ -100,6 +100,9 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._module import r
 # One answer may come from luck; three new connections meet more than one nginx worker.
 PROOFS = 3
 PROOF_SECONDS = 5
+# A host that freezes in the middle of a switch is given up by its run, and the others go back. When it thaws, it must not
+# go on to switch alone. A switch takes a fraction of a second, and one that is slow in every step still less than this.
+GIVEN_UP_SECONDS = 20
 
 
 class Switch:
@@ -109,6 +112,7 @@ class Switch:
         self.params = module.params
         self.check = module.check_mode
         self.app = app
+        self.began = time.monotonic()
         self.link = app.link()
         if self.link is None:
             raise Failure(
@@ -164,6 +168,11 @@ class Switch:
             )
         return held["release"]
 
+    def must_be_in_time(self):
+        seconds = time.monotonic() - self.began
+        if seconds > GIVEN_UP_SECONDS:
+            raise Failure(f"this host froze for {seconds:.0f} s, and its run has given it up by now")
+
     def swap(self, color):
         _host.write_link(self.app.live, f"slots/{color}")
 
@@ -203,10 +212,12 @@ class Switch:
             "at": _host.now(),
         }
         _host.write_json(self.app.switch_journal, journal)
-        self.swap(color)
+        self.must_be_in_time()
         try:
+            self.swap(color)
             self.prove(color)
-        except Failure as error:
+            self.must_be_in_time()
+        except (Failure, OSError) as error:
             self.swap(was)
             raise Failure(f"the switch to {color} was taken back: {error}", live=was) from None
         self.app.write_facts(_slots.after_switch(facts, color, self.params["kind"], _host.now()))
@@ -215,7 +226,9 @@ class Switch:
     def undone(self):
         journal = _host.read_json(self.app.switch_journal)
         if not journal or journal["run"] != self.params["run"] or self.link != journal["to"]:
-            return {"live": self.link, "was": self.link}
+            # It may be back already, and have been killed before it could say so.
+            behind = not self.check and self.app.write_facts(self.app.facts())
+            return {"changed": behind, "live": self.link, "was": self.link}
         back = journal["from"]
         if not self.check:
             self.swap(back)
@@ -230,6 +243,8 @@ class Switch:
 
 
 def work(module, app):
+    if not module.check_mode:
+        _host.must_hold_lock(app, module.params["run"])
     return getattr(Switch(module, app), module.params["state"])()
 
 

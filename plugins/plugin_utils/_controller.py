@@ -1,11 +1,24 @@
 # Copyright: the beamops.bluegreen contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which process runs a playbook, so that it is known later whether it is dead. Private to this collection."""
+"""Which process runs a playbook, so that it is known later whether it is dead, and what frees its locks then.
+
+Private to this collection.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
+
+# Options of ansible-playbook that ask a person, or that make it leave out tasks.
+_ASKING = ("-K", "--ask-become-pass", "-k", "--ask-pass", "-J", "--ask-vault-password", "--ask-vault-pass", "--step")
+_POLL_SECONDS = 0.5
 
 
 def _read(path):
@@ -42,3 +55,68 @@ def is_dead(controller):
     if not isinstance(controller, dict) or not controller.get("machine") or controller["machine"] != _machine():
         return False
     return _started(controller.get("pid")) != controller.get("started")
+
+
+# --- after Ctrl-C, or a kill -----------------------------------------------------------------------------------------
+#
+# Ansible runs nothing of a playbook any more after Ctrl-C, and nothing at all can run after a kill. So a run that has locked
+# its hosts has a companion: a process that does nothing but wait, and when the run has died before it freed its locks, runs
+# unlock.yml for just this run. What it cannot do (a password that a person typed), the next run or unlock.yml does.
+
+
+def unlock_words(argv, playbooks, run, unlock):
+    """The command line that breaks the locks of a run, made from the one that took them; V(None) if that is not known.
+
+    :param argv: command line of ansible-playbook, with its interpreter in front.
+    :param playbooks: those of its words that are playbooks.
+    :param unlock: path of unlock.yml.
+    """
+    if len(argv) < 3 or os.path.basename(argv[1]) != "ansible-playbook":
+        return None
+    words = [word for word in argv if word not in playbooks and word not in _ASKING]
+    return [*words, unlock, "-e", json.dumps({"bluegreen_force": True, "__bluegreen_dead_run": run})]
+
+
+def _companion_file(folder, run):
+    return os.path.join(folder, f"bluegreen-{run}.pid")
+
+
+def start_companion(folder, run, playbooks, unlock):
+    """Start the companion of a run. V(folder) is where Ansible has its temporary files, and only its user may write."""
+    with open(f"/proc/{os.getppid()}/cmdline", "rb") as stream:
+        argv = [word.decode("utf-8", "surrogateescape") for word in stream.read().split(b"\0")[:-1]]
+    words = unlock_words(argv, playbooks, run, unlock)
+    controller = this_run()
+    if not words or not controller:
+        return
+    companion = subprocess.Popen(  # pylint: disable=consider-using-with
+        [sys.executable, os.path.abspath(__file__), json.dumps(controller), _companion_file(folder, run), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # Not in the process group that Ctrl-C reaches.
+        start_new_session=True,
+    )
+    with open(_companion_file(folder, run), "w", encoding="utf-8") as stream:
+        stream.write(str(companion.pid))
+
+
+def dismiss_companion(folder, run):
+    """The run frees its locks itself."""
+    path = _companion_file(folder, run)
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int(_read(path) or ""), signal.SIGTERM)
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _companion(controller, path, *words):
+    while not is_dead(json.loads(controller)):
+        time.sleep(_POLL_SECONDS)
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    os.execv(words[0], words)
+
+
+if __name__ == "__main__":
+    _companion(*sys.argv[1:])

@@ -171,6 +171,8 @@ def rollback_plan(infos, force=False):
         goal = info["rollback"]
         if _unsure(info):
             failed.append(_refusal(host, _unsure(info)))
+        elif _went_back_and_died(info):
+            plan[host] = {"release": _held(info, info["live"]), "color": info["live"], "take": False, "already": True}
         elif goal.get("refused"):
             failed.append(_refusal(host, goal["refused"]))
         elif _migrated_since(info, goal["release"]) and not force:
@@ -185,6 +187,21 @@ def rollback_plan(infos, force=False):
         else:
             plan[host] = {**goal, "already": False}
     return _one_release(plan, failed)
+
+
+def _went_back_and_died(info):
+    """Whether the last run here was a rollback that was killed after it had switched.
+
+    A rollback that is run again to finish that one must not go back one release further.
+    """
+    last = info.get("last_run") or {}
+    went = last.get("to") or {}
+    return (
+        (last.get("operation"), last.get("result")) == ("rollback", "died")
+        and went != last.get("from")
+        and went.get("color") == info["live"]
+        and went.get("release") == _held(info, info["live"])
+    )
 
 
 def _migrated_since(info, release):

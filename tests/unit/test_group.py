@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
 import os
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _slots
@@ -245,3 +246,40 @@ def test_the_next_commands_are_said():
     back["slots"]["blue"]["promoted_at"] = "t"
     assert _group.next_lines({"a": back}) == [f"to go back to {A}: rollback.yml"]
     assert _group.next_lines({"a": info(green=None)}) == []
+
+
+def test_a_companion_unlocks_with_the_words_of_its_run():
+    argv = [
+        "/venv/bin/python",
+        "/venv/bin/ansible-playbook",
+        "-i",
+        "hosts",
+        "-K",
+        "deploy.yml",
+        "-e",
+        "bluegreen_app=a",
+    ]
+    words = _controller.unlock_words(argv, ("deploy.yml",), "run-1", "/c/playbooks/unlock.yml")
+    assert words[:6] == ["/venv/bin/python", "/venv/bin/ansible-playbook", "-i", "hosts", "-e", "bluegreen_app=a"]
+    assert words[6:8] == ["/c/playbooks/unlock.yml", "-e"]
+    assert json.loads(words[8]) == {"bluegreen_force": True, "__bluegreen_dead_run": "run-1"}
+    # Something else runs the playbook, and nobody knows how to call it.
+    assert _controller.unlock_words(["python", "runner.py", "x"], (), "run-1", "/u") is None
+
+
+def test_a_rollback_that_was_killed_is_finished_and_goes_no_further():
+    died = {"operation": "rollback", "result": "died", "from": {"color": "green", "release": B}}
+    went = info(
+        last_run={**died, "to": {"color": "blue", "release": A}},
+        rollback={"release": C, "color": "green", "take": True},
+    )
+    did_not = info(
+        "green", last_run={**died, "to": died["from"]}, rollback={"release": A, "color": "blue", "take": False}
+    )
+    plan = _group.rollback_plan({"web1": went, "web2": did_not})
+    assert plan["ok"], plan
+    assert plan["hosts"]["web1"] == {"release": A, "color": "blue", "take": False, "already": True}
+    assert plan["hosts"]["web2"]["release"] == A and not plan["hosts"]["web2"]["already"]
+    # One that came to its end is not finished again: the next one goes further.
+    ended = info(last_run={**went["last_run"], "result": "ok"}, rollback={"release": C, "color": "green", "take": True})
+    assert _group.rollback_plan({"web1": ended})["hosts"]["web1"]["release"] == C

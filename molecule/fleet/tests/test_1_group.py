@@ -9,7 +9,6 @@ and why, and the same command succeeds once the fault is gone. Clients ask all s
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -21,68 +20,25 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests"))
 
-from support.bluegreen import PLAIN, Client, Site, artifact, playbook
+from support.bluegreen import artifact
+from support.fleet import (
+    HOSTS,
+    INVENTORY,
+    ROOT,
+    SITES,
+    asking,
+    cut_off,
+    docker,
+    held,
+    inside,
+    play,
+    said,
+    serving,
+    start,
+    start_of,
+)
 
-INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
-HOSTS = ["bluegreen-fleet1", "bluegreen-fleet2", "bluegreen-fleet3"]
-SITES = {host: Site(18231 + index, "sample.test") for index, host in enumerate(HOSTS)}
-ROOT = "/opt/sample_app"
 REBUILT = {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_promote": True}
-
-
-def play(name, *args, **kwargs):
-    return playbook(INVENTORY, name, *args, **kwargs)
-
-
-def inside(host, command, check=True):
-    done = subprocess.run(["docker", "exec", host, "sh", "-c", command], capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.strip()
-
-
-def docker(*words):
-    subprocess.run(["docker", *words], check=True, stdout=subprocess.DEVNULL)
-
-
-@contextlib.contextmanager
-def asking(*but):
-    """Clients on all sites except some; every request has to succeed."""
-    clients = {host: Client(SITES[host]) for host in HOSTS if host not in but}
-    for client in clients.values():
-        client.start()
-    yield clients
-    for client in clients.values():
-        client.__exit__()
-    assert {host: client.failed for host, client in clients.items()} == {host: [] for host in clients}
-    assert all(client.asked > 10 for client in clients.values())
-
-
-def serving(*but):
-    """What every site answers: {(color, version, build)}."""
-    found = set()
-    for host, site in SITES.items():
-        if host not in but:
-            answer = site.get().json()
-            assert site.color() == answer["color"]
-            found.add((answer["color"], answer["version"], answer["build"]))
-    return found
-
-
-def held(*but):
-    """What the slots of every host hold, and which of them run."""
-    command = f"cd {ROOT}; readlink slots/*/release; systemctl is-active sample_app@blue sample_app@green; ls -A slots/*; ls lock || true"
-    return {host: inside(host, command, check=False) for host in HOSTS if host not in but}
-
-
-def cut_off(host):
-    """No new ssh connection, and none that an earlier run has kept open."""
-    inside(host, "systemctl stop ssh; pkill -KILL sshd; true")
-
-
-def said(run, *words):
-    text = " ".join(run.text.split())
-    for word in words:
-        assert word in text, run.text[-3000:]
 
 
 def test_all_good():
@@ -140,38 +96,6 @@ def test_one_host_that_cannot_switch():
     said(run, "bluegreen-fleet1: switching:")
     assert serving() == before
     play("status", "strict=true")
-
-
-@contextlib.contextmanager
-def start_of(module, host):
-    """Something to wait for: the start of a module on a host, which Ansible's modules write into the journal."""
-    words = [
-        "docker",
-        "exec",
-        host,
-        "journalctl",
-        "-f",
-        "-n",
-        "0",
-        "-o",
-        "cat",
-        "-t",
-        f"ansible-beamops.bluegreen.{module}",
-    ]
-    watcher = subprocess.Popen(words, stdout=subprocess.PIPE)
-    time.sleep(0.5)
-    yield watcher.stdout.readline
-    watcher.kill()
-    watcher.wait()
-
-
-def start(name, *args):
-    """Start a playbook, in a process group of its own."""
-    words = ["ansible-playbook", f"beamops.bluegreen.{name}", "-i", INVENTORY, *args]
-    env = {**os.environ, **PLAIN}
-    return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
-    )
 
 
 def test_one_host_that_is_lost_during_the_switch():
@@ -296,17 +220,86 @@ def test_a_controller_that_was_ended_leaves_no_lock_that_matters(number):
         assert serving() == before
         # The same machine does not have to wait for the lock of a process of its own that is dead.
         again = play("deploy", goal)
-    said(again, "took over from a run of this machine that is dead")
+    assert again.changed() > 0
     assert serving() == before
     play("status", "strict=true")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_locks_of_a_controller_that_was_ended_are_freed(number):
+    """Without anybody running anything again, for another machine must not have to wait."""
+    with start_of("slot_info", "bluegreen-fleet3") as it_starts:
+        run = start("promote", "-e", "color=blue")
+        it_starts()
+        os.killpg(run.pid, number)
+        run.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while any(inside(host, f"ls {ROOT}/lock", check=False) for host in HOSTS):
+        assert time.monotonic() < deadline, held()
+        time.sleep(0.5)
+    said(play("status", "history=1"), "  promote  died  ")
 
 
 def test_history_of_the_group():
     run = play("status", "history=3")
     lines = [line for line in run.text.splitlines() if "  deploy  " in line or "  promote  " in line]
     assert len(lines) == 9
-    assert any("  deploy  died  " in line for line in lines) and any("  deploy  ok  " in line for line in lines)
+    assert any("  promote  died  " in line for line in lines) and any("  deploy  ok  " in line for line in lines)
     assert all("@" in line for line in lines)
+
+
+def test_ten_deploys_at_once():
+    goal = {
+        "bluegreen_artifact": artifact("sample_app-0.1.0"),
+        "bluegreen_env": {"RUN": "ten"},
+        "bluegreen_force": True,
+    }
+    with asking():
+        runs = [start("deploy", "-e", json.dumps(goal)) for _number in range(10)]
+        texts = [run.communicate(timeout=600)[0] for run in runs]
+    won = [text for run, text in zip(runs, texts) if run.returncode == 0]
+    # Whoever came when the first had ended already had nothing to do.
+    assert won and sum("put 0.1.0" in text or "changed=0" not in text for text in won) >= 1
+    for run, text in zip(runs, texts):
+        assert run.returncode == (0 if text in won else 2)
+        assert text in won or "the lock is held by" in text, text[-3000:]
+    assert all(inside(host, f"ls {ROOT}/lock", check=False) == "" for host in HOSTS)
+    play("status", "strict=true")
+
+
+def test_a_rollback_across_migrations_is_refused():
+    """What the app says on being asked is written down with each release; a release that says nothing stops no rollback."""
+    live = SITES[HOSTS[0]].color()
+
+    def tells(*versions):
+        words = " ".join(versions)
+        return {
+            "bluegreen_migrations_command": f'IO.puts(String.replace("{words}", " ", "\\n"))',
+            "bluegreen_force": True,
+        }
+
+    play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_promote": True, **tells("1", "2")})
+    play(
+        "deploy",
+        {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_promote": True, **tells("1", "2", "3")},
+    )
+    before = serving()
+    assert {answer[1] for answer in before} == {"0.1.1"}, live
+    said(
+        play("rollback", rc=2), "0.1.0-", "does not know the migrations 3, which have run since", "bluegreen_force=true"
+    )
+    assert serving() == before
+    play("rollback", "bluegreen_force=true")
+    assert {answer[1] for answer in serving()} == {"0.1.0"}
+
+
+def test_an_app_that_does_not_tell_its_migrations_gets_its_slots_back():
+    before, slots = serving(), held()
+    broken = {"bluegreen_migrations_command": 'raise "no database"'}
+    goal = {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_force": True, **broken}
+    said(play("deploy", goal, rc=2), "asking for its migrations", "no database")
+    assert serving() == before and held() == slots
+    play("status", "strict=true")
 
 
 def test_hosts_on_different_live_colors_are_shown_and_made_one():

@@ -1,0 +1,121 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The three hosts of molecule/fleet: what runs on them, what they answer, and how to do them harm."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+
+from support.bluegreen import PLAIN, Client, Site, artifact, playbook
+
+INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
+HOSTS = ["bluegreen-fleet1", "bluegreen-fleet2", "bluegreen-fleet3"]
+SITES = {host: Site(18231 + index, "sample.test") for index, host in enumerate(HOSTS)}
+ROOT = "/opt/sample_app"
+
+
+def play(name, *args, **kwargs):
+    return playbook(INVENTORY, name, *args, **kwargs)
+
+
+def start(name, *args, env=None):
+    """Start a playbook, in a process group of its own."""
+    words = ["ansible-playbook", f"beamops.bluegreen.{name}", "-i", INVENTORY, *args]
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **PLAIN, **(env or {})},
+        start_new_session=True,
+    )
+
+
+def said(run, *words):
+    text = " ".join(run.text.split())
+    for word in words:
+        assert word in text, run.text[-3000:]
+
+
+def inside(host, command, check=True):
+    done = subprocess.run(["docker", "exec", host, "sh", "-c", command], capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def docker(*words):
+    subprocess.run(["docker", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def asking(*but):
+    """Clients on all sites except some; every request has to succeed, save those that the test excuses."""
+    clients = {host: Client(SITES[host]) for host in HOSTS if host not in but}
+    for client in clients.values():
+        client.start()
+    try:
+        yield clients
+    finally:
+        for client in clients.values():
+            client.__exit__()
+    assert {host: client.failed for host, client in clients.items()} == {host: [] for host in clients}
+    assert all(client.asked > 10 for client in clients.values())
+
+
+def serving(*but):
+    """What every site answers: {(color, version, build)}."""
+    found = set()
+    for host, site in SITES.items():
+        if host not in but:
+            answer = site.get().json()
+            assert site.color() == answer["color"]
+            found.add((answer["color"], answer["version"], answer["build"]))
+    return found
+
+
+def held(*but):
+    """What the slots of every host hold, and which of them run."""
+    command = f"cd {ROOT}; readlink slots/*/release; systemctl is-active sample_app@blue sample_app@green; ls -A slots/*; ls lock || true"
+    return {host: inside(host, command, check=False) for host in HOSTS if host not in but}
+
+
+def cut_off(host):
+    """No new ssh connection, and none that an earlier run has kept open."""
+    inside(host, "systemctl stop ssh; pkill -KILL sshd; true")
+
+
+@contextlib.contextmanager
+def start_of(module, host):
+    """Something to wait for: the start of a module on a host, which Ansible's modules write into the journal."""
+    tag = f"ansible-beamops.bluegreen.{module}"
+    words = ["docker", "exec", host, "journalctl", "-f", "-n", "0", "-o", "cat", "-t", tag]
+    watcher = subprocess.Popen(words, stdout=subprocess.PIPE)
+    time.sleep(0.5)
+    yield watcher.stdout.readline
+    watcher.kill()
+    watcher.wait()
+
+
+def make_one():
+    """The same on all hosts, whatever a test left: 0.1.0 live and 0.1.1 idle, on one color each. Returns (live, idle)."""
+    play(
+        "deploy",
+        {"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_force": True, "bluegreen_promote": True},
+    )
+    if len({site.color() for site in SITES.values()}) > 1:
+        play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_env": {"ONE": "1"}})
+        play("promote", "color=blue")
+    live = SITES[HOSTS[0]].color()
+    play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_force": True})
+    play("status", "strict=true")
+    return live, {"blue": "green", "green": "blue"}[live]
+
+
+FAULT_PLUGIN = {
+    "ANSIBLE_CALLBACK_PLUGINS": os.path.join(os.path.dirname(os.path.abspath(__file__)), "callback"),
+    "ANSIBLE_CALLBACKS_ENABLED": "fault",
+}
