@@ -7,7 +7,7 @@ RUN := PATH="$(BIN):$$PATH" ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg"
 ARTIFACTS := build/artifacts
 INSTALLED := $(CURDIR)/build/installed
 
-.PHONY: help venv demo demo-stop artifacts test test-faults lint sanity units molecule collection clean
+.PHONY: help venv demo demo-stop artifacts test test-faults test-traffic lint sanity units molecule collection clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,11 @@ test-faults: export BLUEGREEN_FAULTS_EVERY = 1
 test-faults: export PYTEST_ADDOPTS = -m faults
 test-faults: ## Kills, cuts and floods, all of them (make test takes a sample); about half an hour
 	@$(MAKE) --no-print-directory molecule SCENARIO=fleet
+
+test-traffic: export BLUEGREEN_TRAFFIC = full
+test-traffic: export PYTEST_ADDOPTS = -s -m traffic
+test-traffic: ## 60 switches and 20 deploys under load, beside a symlink with a reload (make test takes a short form)
+	@$(MAKE) --no-print-directory molecule SCENARIO=default
 
 clean: ## Remove what was built
 	@rm -rf build

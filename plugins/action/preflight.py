@@ -19,7 +19,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
 
 # What playbooks take with -e beside the variables, and variables that are easily typed without their prefix.
-_WORDS = ("color", "expr", "history", "strict")
+_WORDS = ("color", "expr", "history", "percent", "state", "strict")
 _SHORT = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
 
 
@@ -50,10 +50,34 @@ def check(settings):
     attempt(_rules.check_whole, settings["keep_releases"], "bluegreen_keep_releases", 0, 1000)
     if settings.get("version"):
         attempt(_rules.check_version, settings["version"])
+    attempt(_rules.check_aliases, settings["aliases"], settings["domain"])
+    attempt(_rules.check_tls, settings["tls"], settings["listen"])
+    if settings.get("acme_webroot"):
+        attempt(_rules.check_path, settings["acme_webroot"], "bluegreen_acme_webroot")
+    attempt(_rules.check_body_size, settings["body_size"])
+    attempt(_rules.check_assets, settings["assets"])
+    for name in ("nginx_server", "nginx_location"):
+        attempt(_rules.check_snippet, settings[name], f"bluegreen_{name}")
+    if settings.get("preview_token"):
+        attempt(_rules.check_token, settings["preview_token"])
+    attempt(_rules.check_smoke, settings["smoke"])
+    attempt(_rules.check_whole, settings["drain_timeout"], "bluegreen_drain_timeout", 0, 86400)
+    page = settings.get("maintenance_page")
+    if page and not os.path.isfile(local_path(page)):
+        wrong.append(f"bluegreen_maintenance_page: there is no file {local_path(page)} on this machine")
+    for name, files in (attempt(_rules.check_hooks, settings["hooks"]) or {}).items():
+        for path in files:
+            if not os.path.isfile(local_path(path)):
+                wrong.append(f"bluegreen_hooks.{name}: there is no file {local_path(path)} on this machine")
     attempt(_envfile.from_mapping, settings["env"])
     if settings.get("env_file"):
         attempt(_envfile.read_dotenv, settings["env_file"])
     return wrong
+
+
+def local_path(path):
+    """A file on the controller: beside the person who typed it, not beside a playbook that may be installed anywhere."""
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def misspelt(names, known):
@@ -91,10 +115,16 @@ class ActionModule(ActionBase):
                 _rules.check_color(args["color"])
             except _rules.Refused as error:
                 wrong.append(str(error))
+        try:
+            _rules.check_percent(args.get("percent") or 0)
+        except _rules.Refused as error:
+            wrong.append(str(error))
         if args.get("artifact_needed"):
             wrong += self._check_artifact(args["settings"], result)
         if wrong:
             raise AnsibleActionFail("\n".join(wrong) if len(wrong) == 1 else "\n- ".join(["this is wrong:", *wrong]))
+        hooks = args["settings"]["hooks"]
+        result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
         result["run"] = {
             "id": f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
             "holder": f"{_user()}@{socket.gethostname()}",
@@ -108,7 +138,7 @@ class ActionModule(ActionBase):
             _rules.check_artifact(artifact, checksum)
             if _rules.is_url(artifact):
                 return []
-            path = os.path.abspath(os.path.expanduser(artifact))
+            path = local_path(artifact)
             if not os.path.isfile(path):
                 raise _rules.Refused(
                     f"bluegreen_artifact: there is no file {path} on this machine; build.yml makes one"

@@ -29,6 +29,10 @@ options:
     description: Port, or IPv4 address and port, that nginx listens on for this app.
     type: str
     required: true
+  tls_listen:
+    description: Port, or IPv4 address and port, that nginx listens on with TLS; empty where the site has none.
+    type: str
+    default: ''
   service_manager:
     description:
       - What runs the slots.

@@ -52,6 +52,10 @@ def switch_plan(hostvars, hosts, color=None, deployed=False):
     return _group.switch_plan(_registered(hostvars, hosts, "__bluegreen_info"), color or None, results)
 
 
+def canary_plan(hostvars, hosts, percent):
+    return _group.canary_plan(_registered(hostvars, hosts, "__bluegreen_info"), percent)
+
+
 def rollback_plan(hostvars, hosts, force=False):
     return _group.rollback_plan(_registered(hostvars, hosts, "__bluegreen_info"), force)
 
@@ -91,6 +95,7 @@ class FilterModule:
             "verdict": verdict,
             "deploy_plan": deploy_plan,
             "switch_plan": switch_plan,
+            "canary_plan": canary_plan,
             "rollback_plan": rollback_plan,
             "failure_lines": failure_lines,
             "deploy_lines": deploy_lines,

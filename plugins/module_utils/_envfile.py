@@ -23,7 +23,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _QUOTED = re.compile(r'([\\"$`])')
 
 # What makes a slot a slot; a value of the user's would point one slot at the other.
-OWNED = ("BLUEGREEN_COLOR", "PORT", "RELEASE_NODE", "RELEASE_TMP")
+OWNED = ("BLUEGREEN_COLOR", "BLUEGREEN_LIVE_FILE", "PORT", "RELEASE_NODE", "RELEASE_TMP")
 # bin/<app> works these out itself; an inherited RELEASE_VSN, for one, breaks every other version.
 _COMPUTED = ("RELEASE_COMMAND", "RELEASE_NAME", "RELEASE_PROG", "RELEASE_ROOT", "RELEASE_SYS_CONFIG", "RELEASE_VSN")
 
@@ -134,6 +134,19 @@ def unpack(packed):
     return from_mapping(json.loads(base64.b64decode(packed).decode("utf-8")))
 
 
+def _owned(color, port, app, state_dir):
+    """What names the slot, and is not for the user to set."""
+    root = state_dir[: -len(f"/state/{color}")]
+    return {
+        "BLUEGREEN_COLOR": color,
+        # There while the slot is live: what a booting app asks before it starts its queues, also after a crash or a reboot.
+        "BLUEGREEN_LIVE_FILE": f"{root}/live/is-{color}",
+        "PORT": str(port),
+        "RELEASE_NODE": f"{app}_{color}",
+        "RELEASE_TMP": f"{state_dir}/tmp",
+    }
+
+
 def slot_env(user, color, port, app, state_dir, cookie, domain):
     """All variables of a slot: the user's over our defaults, and what the slot owns over both."""
     env = {
@@ -148,12 +161,7 @@ def slot_env(user, color, port, app, state_dir, cookie, domain):
     if not domain.startswith("*"):
         env["PHX_HOST"] = domain
     env.update(user)
-    env.update(
-        BLUEGREEN_COLOR=color,
-        PORT=str(port),
-        RELEASE_NODE=f"{app}_{color}",
-        RELEASE_TMP=f"{state_dir}/tmp",
-    )
+    env.update(_owned(color, port, app, state_dir))
     return env
 
 
@@ -187,7 +195,7 @@ def moved(env, color, port, app, state_dir):
         for name in ("HOME", "ERL_CRASH_DUMP"):
             if result.get(name, "").startswith(former_dir):
                 result[name] = state_dir + result[name][len(former_dir) :]
-    result.update(BLUEGREEN_COLOR=color, PORT=str(port), RELEASE_NODE=f"{app}_{color}", RELEASE_TMP=f"{state_dir}/tmp")
+    result.update(_owned(color, port, app, state_dir))
     return result
 
 

@@ -385,6 +385,43 @@ def must_hold_lock(app, run):
         )
 
 
+# --- who gets the idle slot ------------------------------------------------------------------------------------------
+
+
+def has_token(app, token):
+    """Whether just this preview token is set; an empty one stands for none."""
+    try:
+        names = os.listdir(app.preview)
+    except (FileNotFoundError, PermissionError):
+        names = []
+    return [name for name in names if not name.startswith("smoke-")] == ([token] if token else [])
+
+
+def connections(port):
+    """How many TCP connections somebody has to a port of this host, by /proc (ss may be missing)."""
+    count = 0
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in (read_text(table) or "").splitlines()[1:]:
+            fields = line.split()
+            # 01 is ESTABLISHED; the local side has the port, so each connection counts once.
+            count += fields[3] == "01" and int(fields[1].rsplit(":", 1)[1], 16) == port
+    return count
+
+
+def static_dir(app, release):
+    """Where a release has its static files, priv/static of the app, or of the one app in it that has any; V(None) if none."""
+    lib = f"{app.release_dir(release)}/lib"
+    try:
+        found = [name for name in sorted(os.listdir(lib)) if os.path.isdir(f"{lib}/{name}/priv/static")]
+    except FileNotFoundError:
+        return None
+    for wanted in (app.name, f"{app.name}_web"):
+        for name in found:
+            if name.rpartition("-")[0] == wanted:
+                return f"{lib}/{name}/priv/static"
+    return f"{lib}/{found[0]}/priv/static" if len(found) == 1 else None
+
+
 # --- asking over HTTP --------------------------------------------------------------------------------------------------
 
 

@@ -9,11 +9,71 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import time
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._service import clean_environ, run
+
+_CONDITION = re.compile(r"^(.*?)\s*# nginx (<|>=) ([0-9.]+)$")
+# ssl.VERIFY_X509_PARTIAL_CHAIN, which Python has a name for since 3.10: trust the certificate itself, without its issuer.
+_PARTIAL_CHAIN = 0x80000
+_VERIFY_CODES = {9: "is not valid yet", 10: "has expired"}
+
+
+def _numbers(version):
+    return tuple(int(part) for part in version.split("."))
+
+
+def fit(text, version):
+    """A site for the nginx of this host: a line that ends in C(# nginx >= 1.25.1) stays only where that is so."""
+    lines = []
+    for line in text.splitlines(keepends=True):
+        found = _CONDITION.match(line.rstrip("\n"))
+        if not found:
+            lines.append(line)
+        elif (_numbers(version or "0") >= _numbers(found.group(3))) == (found.group(2) == ">="):
+            lines.append(found.group(1) + "\n")
+    return "".join(lines)
+
+
+def check_certificate(certificate, key):
+    """Raises Failure if nginx, or every browser, would refuse them: missing, not a pair, expired, not valid yet.
+
+    A handshake in memory tells all of that with what Python has; nginx itself only notices the first two.
+    """
+    for name, path in (("certificate", certificate), ("key", key)):
+        if not os.path.isfile(path):
+            raise Failure(f"bluegreen_tls.{name}: there is no file {path} on this host")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An encrypted key would ask the terminal for its password, and so would nginx at every start.
+        server.load_cert_chain(certificate, key, password=lambda: "")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise Failure(f"bluegreen_tls: the key {key} does not belong to the certificate {certificate}") from None
+        raise Failure(
+            f"bluegreen_tls: {certificate} and {key} are not a PEM certificate and a key without a password "
+            f"({(error.reason or str(error)).lower().replace('_', ' ')})"
+        ) from None
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.load_verify_locations(certificate)
+    client.verify_flags |= _PARTIAL_CHAIN
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(to_client, to_server)
+    theirs = server.wrap_bio(to_server, to_client, server_side=True)
+    for side in (ours, theirs, ours, theirs):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            what = _VERIFY_CODES.get(error.verify_code)
+            if what:
+                raise Failure(f"bluegreen_tls: the certificate {certificate} {what}") from None
+            return
 
 
 def binary():

@@ -24,9 +24,22 @@ attributes:
     support: full
 options:
   content:
-    description: Text of the site.
+    description:
+      - Text of the site.
+      - A line that ends in C(# nginx >= 1.25.1), or C(# nginx < 1.25.1), is left out where the nginx of the host is not that.
     type: str
     required: true
+  certificate:
+    description: Path of the certificate that the site names. It is refused when it is missing, not valid now, or not of O(key).
+    type: path
+  key:
+    description: Path of the key of O(certificate).
+    type: path
+  preview_token:
+    description: Who shows this secret gets the idle slot; none with the empty text. It becomes the name of a file, and stands in
+      no configuration.
+    type: str
+    default: ''
 """
 
 EXAMPLES = r"""
@@ -61,7 +74,7 @@ import hashlib
 import os
 import re
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _nginx
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _nginx, _rules
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
 
@@ -74,11 +87,11 @@ def put(path, text):
         _host.write_file(path, text, 0o644)
 
 
-def test(nginx, app):
+def test(nginx, app, path, text):
     """Raises Failure if nginx refuses the configuration, or would give the domain to another site."""
     fine, said = nginx.test()
     if not fine:
-        raise Failure(f"nginx refuses the site:\n{said}")
+        raise Failure(f"nginx refuses the site:\n{said}{line_of(said, path, text)}")
     # A second server block of the same name and port is a warning for nginx, and an app that nobody reaches for us.
     taken = re.search(r'conflicting server name "' + re.escape(app.domain) + r'" on \S+', said)
     if taken:
@@ -88,12 +101,35 @@ def test(nginx, app):
         )
 
 
+def line_of(said, path, text):
+    """The line of the site that nginx complains about, for the person who wrote a snippet."""
+    found = re.search(re.escape(path) + r":(\d+)", said)
+    lines = text.splitlines()
+    if not found or not 0 < int(found.group(1)) <= len(lines):
+        return ""
+    return f"\n  line {found.group(1)} of it: {lines[int(found.group(1)) - 1].strip()}"
+
+
+def put_token(app, token):
+    """The one file below preview/; V(smoke-…) are of a switch that is being rehearsed."""
+    os.makedirs(app.preview, mode=0o711, exist_ok=True)
+    if token:
+        _host.write_file(f"{app.preview}/{token}", "", 0o644)
+    for name in os.listdir(app.preview):
+        if name != token:
+            _host.remove(f"{app.preview}/{name}")
+
+
 def work(module, app):
     nginx = _nginx.Nginx(app)
+    params = module.params
+    if params["certificate"]:
+        _nginx.check_certificate(params["certificate"], params["key"])
+    token = _rules.check_token(params["preview_token"]) if params["preview_token"] else ""
     conflicts = _host.port_conflicts(app, app.link())
     if conflicts:
         raise Failure(conflicts[0])
-    path, text = f"{app.nginx_conf_dir}/conf.d/{app.name}.conf", module.params["content"]
+    path, text = f"{app.nginx_conf_dir}/conf.d/{app.name}.conf", _nginx.fit(params["content"], nginx.version())
     former = _host.read_text(path)
     place = re.search(r"if \(-f (\S+)/live/is-green\)", former or "")
     if place and place.group(1) != app.root:
@@ -107,6 +143,8 @@ def work(module, app):
         actions.append("start nginx")
     elif actions or not loaded:
         actions.append("reload nginx")
+    if not _host.has_token(app, token):
+        actions.append("set the preview token")
     result = {
         "changed": bool(actions),
         "actions": actions,
@@ -115,13 +153,17 @@ def work(module, app):
     }
     if module.check_mode or not actions:
         return result
+    if not _host.has_token(app, token):
+        put_token(app, token)
+    if former == text and loaded and master:
+        return result
     fine, said = nginx.test()
     if not fine and former is None:
         raise Failure(f"the nginx configuration was broken before, and is left as it was; repair it first:\n{said}")
     try:
         if former != text:
             put(path, text)
-            test(nginx, app)
+            test(nginx, app, path, text)
         if master:
             nginx.reload()
         else:
@@ -142,7 +184,16 @@ def work(module, app):
 
 
 def main():
-    run_module(dict(content=dict(type="str", required=True)), work)
+    run_module(
+        dict(
+            content=dict(type="str", required=True),
+            certificate=dict(type="path"),
+            key=dict(type="path"),
+            preview_token=dict(type="str", default="", no_log=True),
+        ),
+        work,
+        required_together=[("certificate", "key")],
+    )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,10 @@ options:
     description: The color that was named on the command line, if any.
     type: str
     default: ''
+  percent:
+    description: The percent that was named on the command line, if any.
+    type: str
+    default: '0'
   artifact_needed:
     description: Whether the run needs the artifact.
     type: bool
@@ -51,6 +55,10 @@ EXAMPLES = r"""
 RETURN = r"""
 run:
   description: Name of the run (C(id)) and who runs it (C(holder)), for the lock.
+  type: dict
+  returned: success
+hooks:
+  description: Absolute paths of the user's own task files, by when they run.
   type: dict
   returned: success
 inspected:

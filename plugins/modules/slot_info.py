@@ -50,7 +50,13 @@ options:
       sha256:
         description: SHA-256 of the text that set-up would put there, hexadecimal.
         type: str
-        required: true
+      content:
+        description: The text itself, where it depends on the nginx of the host. Not logged, for it is long.
+        type: str
+  preview_token:
+    description: The preview token that ought to be set, for RV(setup_needed). Not looked at without O(expected_files).
+    type: str
+    default: ''
 """
 
 EXAMPLES = r"""
@@ -101,8 +107,8 @@ previous:
 slots:
   description:
     - What each slot holds and does, by color.
-    - Each has C(release), C(version), C(sha256), C(deployed_at), C(promoted_at), C(port), C(running), C(pid), C(healthy),
-      C(health) (the answer in words), C(process_release) (what the process really runs) and C(pending) (a deploy that is
+    - Each has C(release), C(version), C(sha256), C(deployed_at), C(promoted_at), C(port), C(connections), C(running), C(pid),
+      C(healthy), C(health) (the answer in words), C(process_release) (what the process really runs) and C(pending) (a deploy that is
       not confirmed, or null).
   type: dict
   returned: success
@@ -159,6 +165,14 @@ rolled_back:
   type: list
   elements: str
   returned: success
+canary:
+  description: Percent of the visitors that get the idle slot.
+  type: int
+  returned: success
+maintenance:
+  description: Whether maintenance is on.
+  type: bool
+  returned: success
 setup_needed:
   description: Paths that set-up would create or change.
   type: list
@@ -198,16 +212,29 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import (
 )
 
 
-def setup_needed(expected):
-    found = []
-    for file in expected:
+def digest(text):
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def setup_needed(app, params, nginx_version):
+    """Paths of what set-up would write. Without O(expected_files) nobody asked."""
+    expected, found = {}, []
+    for file in params["expected_files"]:
+        expected[file["path"]] = file["sha256"] or digest(_nginx.fit(file["content"], nginx_version))
+    stamp = f"{app.root}/site.sha256"
+    if stamp in expected:
+        # It holds the hash of the site that nginx was last proven to have loaded.
+        expected[stamp] = digest(expected[f"{app.nginx_conf_dir}/conf.d/{app.name}.conf"])
+    for path, sha256 in expected.items():
         try:
-            with open(file["path"], "rb") as stream:
-                fine = hashlib.sha256(stream.read()).hexdigest() == file["sha256"]
+            with open(path, "rb") as stream:
+                fine = hashlib.sha256(stream.read()).hexdigest() == sha256
         except OSError:
             fine = False
         if not fine:
-            found.append(file["path"])
+            found.append(path)
+    if expected and not _host.has_token(app, params["preview_token"]):
+        found.append(app.preview)
     return found
 
 
@@ -263,6 +290,7 @@ def look_at_slot(app, color, facts, params):
     return {
         "color": color,
         "port": app.ports[color],
+        "connections": _host.connections(app.ports[color]),
         "release": release,
         "version": release_version(release) if release else None,
         "sha256": held["sha256"] if held else None,
@@ -292,6 +320,7 @@ def look(module, app):
     facts = app.facts() if link else written
     slots = {color: look_at_slot(app, color, facts, params) for color in COLORS}
     nginx_says, why_not = _host.deployment_id(app)
+    nginx_version = _nginx.Nginx(app).version()
     info = {
         "live": live,
         "idle": other(live),
@@ -311,9 +340,11 @@ def look(module, app):
         "history": history(app, params["history"]),
         "last_run": (history(app, 1) or [None])[0],
         "migrations": app.migrations(),
-        "setup_needed": setup_needed(params["expected_files"]),
+        "canary": app.canary_percent(other(live)),
+        "maintenance": os.path.exists(app.maintenance),
+        "setup_needed": setup_needed(app, params, nginx_version),
         "lock": _host.read_json(app.lock),
-        "nginx_version": _nginx.Nginx(app).version(),
+        "nginx_version": nginx_version,
         "is_root": os.geteuid() == 0,
     }
     info["disagreements"] = _slots.disagreements(info)
@@ -335,8 +366,13 @@ def main():
                 type="list",
                 elements="dict",
                 default=[],
-                options=dict(path=dict(type="path", required=True), sha256=dict(type="str", required=True)),
+                options=dict(
+                    path=dict(type="path", required=True),
+                    sha256=dict(type="str"),
+                    content=dict(type="str", no_log=True),
+                ),
             ),
+            preview_token=dict(type="str", default="", no_log=True),
         ),
         look,
         alone=False,

@@ -34,9 +34,11 @@ options:
       - V(confirmed) lets go of the former content and removes releases that nothing needs any more.
       - V(restored) gives the slot back its former content, if a deploy was not confirmed; otherwise it does nothing.
       - V(started) and V(restarted) run what the slot holds and wait until it is healthy.
+      - V(drained) waits until nobody has a connection to the slot any more, for O(drain_timeout) at the most. What is left
+        then is no failure, and is said.
       - V(stopped) ends the process with SIGTERM, and SIGKILL after O(stop_timeout).
     type: str
-    choices: [deployed, confirmed, restored, started, restarted, stopped]
+    choices: [deployed, confirmed, restored, started, restarted, drained, stopped]
     required: true
   release:
     description: Id of the release to put into the slot. Required for V(deployed).
@@ -66,6 +68,10 @@ options:
     description: Seconds that SIGTERM may take before SIGKILL.
     type: int
     default: 30
+  drain_timeout:
+    description: Seconds that V(drained) waits.
+    type: int
+    default: 0
   migrations:
     description: Versions of all migrations that have run by now, for V(confirmed) to note down with the release.
     type: list
@@ -117,6 +123,10 @@ already_live:
   description: True if there was nothing to deploy because the live slot holds just this.
   type: bool
   returned: success
+connections:
+  description: Connections that the slot still had in the end.
+  type: int
+  returned: when the state is V(drained)
 restored:
   description: Whether a failed deploy gave the slot its former content back. Null if it did not come that far.
   type: bool
@@ -129,6 +139,7 @@ log:
 """
 
 import os
+import time
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _host, _rules, _service, _slots
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
@@ -426,6 +437,16 @@ class Slot:
             return {"changed": True, "release": self.release}
         return self.started()
 
+    def drained(self):
+        self.must_not_be_live("drained")
+        port = self.app.ports[self.color]
+        deadline = time.monotonic() + (0 if self.check else self.params["drain_timeout"])
+        left = _host.connections(port)
+        while left and time.monotonic() < deadline:
+            time.sleep(0.2)
+            left = _host.connections(port)
+        return {"release": self.release, "connections": left}
+
     def stopped(self):
         self.must_not_be_live("stopped")
         if self.service.is_stopped():
@@ -453,7 +474,7 @@ def main():
             color=dict(type="str", choices=["blue", "green"], required=True),
             state=dict(
                 type="str",
-                choices=["deployed", "confirmed", "restored", "started", "restarted", "stopped"],
+                choices=["deployed", "confirmed", "restored", "started", "restarted", "drained", "stopped"],
                 required=True,
             ),
             release=dict(type="str"),
@@ -463,6 +484,7 @@ def main():
             health_status=dict(type="int", default=200),
             health_timeout=dict(type="int", default=60),
             stop_timeout=dict(type="int", default=30),
+            drain_timeout=dict(type="int", default=0),
             migrations=dict(type="list", elements="str"),
             keep_releases=dict(type="int", default=5),
         ),

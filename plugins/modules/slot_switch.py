@@ -25,13 +25,15 @@ attributes:
 options:
   state:
     description:
-      - V(switched) moves the traffic to O(color).
+      - V(ready) proves that O(color) could take the traffic, and changes nothing. It is healthy on its port, and passes the
+        O(smoke) checks through nginx, as one visitor alone gets it.
+      - V(switched) moves the traffic to O(color). A canary ends with it.
       - V(undone) moves it back if it was O(run) that moved it; otherwise it does nothing.
     type: str
-    choices: [switched, undone]
+    choices: [ready, switched, undone]
     default: switched
   color:
-    description: The slot that is to be live. Required for V(switched).
+    description: The slot that is to be live. Required for V(ready) and V(switched).
     type: str
     choices: [blue, green]
   release:
@@ -42,6 +44,24 @@ options:
     type: str
     choices: [promote, rollback]
     default: promote
+  smoke:
+    description: Checks for V(ready). Each is a GET and what has to come back within 10 seconds.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: URL path.
+        type: str
+        required: true
+      status:
+        description: HTTP status.
+        type: int
+        default: 200
+      contains:
+        description: Text that the first MiB of the body has to contain.
+        type: str
+        default: ''
   assume_ready:
     description: In check mode, take it for granted that the slot holds O(release) and is healthy, as it would be by then.
     type: bool
@@ -91,7 +111,9 @@ was:
   returned: success
 """
 
+import os
 import time
+import uuid
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _rules, _service, _slots
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
@@ -103,6 +125,8 @@ PROOF_SECONDS = 5
 # A host that freezes in the middle of a switch is given up by its run, and the others go back. When it thaws, it must not
 # go on to switch alone. A switch takes a fraction of a second, and one that is slow in every step still less than this.
 GIVEN_UP_SECONDS = 20
+SMOKE_SECONDS = 10
+SMOKE_BYTES = 1 << 20
 
 
 class Switch:
@@ -124,9 +148,11 @@ class Switch:
         told, why_not = _host.deployment_id(self.app)
         if told != color:
             return f"/deployment_id says {told or why_not}, not {color}"
-        address, port = _rules.listen_address(self.app.listen)
         path, expected = self.params["health_path"], self.params["health_status"]
-        answer = _host.http_get(address, port, path, _rules.request_host(self.app.domain))
+        answer = _host.through_nginx(self.app, path)
+        if answer.get("status") == 503 and os.path.exists(self.app.maintenance):
+            # Nobody gets further than this; which slot it would be has been told.
+            return None
         if answer.get("status") != expected:
             return f"GET {path} through nginx: {_host.describe(answer)}, expected is {expected}"
         return None
@@ -168,6 +194,53 @@ class Switch:
             )
         return held["release"]
 
+    def smoke(self, color):
+        """The user's own checks, through nginx, with a preview token that is valid for as long as they take."""
+        token = f"smoke-{uuid.uuid4().hex}"
+        path = f"{self.app.preview}/{token}"
+        shown = {"X-Bluegreen-Preview": token}
+        _host.write_file(path, "", 0o644)
+        try:
+            told = _host.through_nginx(self.app, "/deployment_id", headers=shown)
+            if told.get("body", "").strip() != color:
+                raise Failure(
+                    f"a preview gets {_host.describe(told)}, not {color}, so {color} cannot be checked; run setup.yml"
+                )
+            for check in _rules.check_smoke(self.params["smoke"]):
+                answer = _host.through_nginx(
+                    self.app, check["path"], headers=shown, timeout=SMOKE_SECONDS, size=SMOKE_BYTES
+                )
+                if answer.get("status") != check["status"]:
+                    raise Failure(
+                        f"smoke: GET {check['path']}: {_host.describe(answer)}, expected is {check['status']}"
+                    )
+                if check["contains"] not in answer["body"]:
+                    raise Failure(f"smoke: GET {check['path']}: the answer does not contain {check['contains']!r}")
+        finally:
+            _host.remove(path)
+
+    def ready(self):
+        color = self.params["color"]
+        if color != self.link and not (self.check and self.params["assume_ready"]):
+            self.must_be_ready(color)
+            # A rehearsal writes no file, and the token is one.
+            if not self.check and self.params["smoke"]:
+                self.smoke(color)
+        return {"live": self.link, "was": self.link}
+
+    def end_canary(self, color):
+        """A slot that is about to be idle gets no share of the visitors, whatever it had when it was idle last."""
+        folder = self.app.canary(color)
+        for name in os.listdir(folder) if os.path.isdir(folder) else []:
+            _host.remove(f"{folder}/{name}")
+
+    def keep_assets_of(self, color):
+        """Pages of the release that was live before go on asking for its assets."""
+        held = self.app.held(color)
+        place = _host.static_dir(self.app, held["release"]) if held else None
+        if place:
+            _host.write_link(self.app.former_static, os.path.relpath(place, self.app.root))
+
     def must_be_in_time(self):
         seconds = time.monotonic() - self.began
         if seconds > GIVEN_UP_SECONDS:
@@ -180,7 +253,12 @@ class Switch:
         color, was = self.params["color"], self.link
         if was == color:
             held = self.app.held(color)
-            self.app.write_facts(self.app.facts()) if not self.check else None  # pylint: disable=expression-not-assigned
+            if not self.check:
+                self.app.write_facts(self.app.facts())
+                # Killed before this, a run that switched is run again.
+                journal = _host.read_json(self.app.switch_journal)
+                if journal and journal["to"] == color:
+                    self.keep_assets_of(journal["from"])
             return {"live": color, "was": was, "release": held["release"] if held else None}
         if self.check and self.params["assume_ready"]:
             release = self.params["release"]
@@ -212,6 +290,7 @@ class Switch:
             "at": _host.now(),
         }
         _host.write_json(self.app.switch_journal, journal)
+        self.end_canary(was)
         self.must_be_in_time()
         try:
             self.swap(color)
@@ -221,6 +300,7 @@ class Switch:
             self.swap(was)
             raise Failure(f"the switch to {color} was taken back: {error}", live=was) from None
         self.app.write_facts(_slots.after_switch(facts, color, self.params["kind"], _host.now()))
+        self.keep_assets_of(was)
         return result
 
     def undone(self):
@@ -251,17 +331,27 @@ def work(module, app):
 def main():
     run_module(
         dict(
-            state=dict(type="str", choices=["switched", "undone"], default="switched"),
+            state=dict(type="str", choices=["ready", "switched", "undone"], default="switched"),
             color=dict(type="str", choices=["blue", "green"]),
             release=dict(type="str"),
             kind=dict(type="str", choices=["promote", "rollback"], default="promote"),
+            smoke=dict(
+                type="list",
+                elements="dict",
+                default=[],
+                options=dict(
+                    path=dict(type="str", required=True),
+                    status=dict(type="int", default=200),
+                    contains=dict(type="str", default=""),
+                ),
+            ),
             assume_ready=dict(type="bool", default=False),
             run=dict(type="str", default=""),
             health_path=dict(type="str", default="/"),
             health_status=dict(type="int", default=200),
         ),
         work,
-        required_if=[("state", "switched", ("color",))],
+        required_if=[("state", "switched", ("color",)), ("state", "ready", ("color",))],
     )
 
 

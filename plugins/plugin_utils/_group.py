@@ -161,6 +161,24 @@ def _not_ready(slot):
     return None
 
 
+def canary_plan(infos, percent):
+    """Whether a share of the visitors may get the idle slot: {"ok", "failed", "lost"}. Taking it away is always fine."""
+    plan, failed = {}, []
+    for host, info in infos.items():
+        held = _held(info, info["idle"])
+        if _unsure(info):
+            failed.append(_refusal(host, _unsure(info)))
+        elif percent and not held:
+            failed.append(
+                _refusal(host, f"{info['idle']} holds no release, so nobody can be sent there; run deploy.yml")
+            )
+        elif percent and _not_ready(info["slots"][info["idle"]]):
+            failed.append(_refusal(host, f"{info['idle']} ({held}) {_not_ready(info['slots'][info['idle']])}"))
+        else:
+            plan[host] = {"release": held if percent else None}
+    return _one_release(plan, failed) if percent else {"ok": not failed, "failed": failed, "lost": []}
+
+
 def rollback_plan(infos, force=False):
     """Where each host rolls back to: as V(switch_plan), and V(take) where the release has to go into the slot again.
 
@@ -240,6 +258,12 @@ _STEPS = {
     "migrated": "migrating",
     "listed": "asking for its migrations",
     "confirmed": "confirming",
+    "smoked": "checking",
+    "hooked": "hook",
+    "told_idle": "bluegreen_on_idle",
+    "told_live": "bluegreen_on_live",
+    "drained": "draining",
+    "shared": "changing who gets which slot",
     "switched": "switching",
     "stopped": "stopping",
 }
@@ -322,6 +346,10 @@ def status_lines(infos):
         notes += [f"{host}: {text}" for text in info["disagreements"]]
         if info["link"] is None:
             notes.append(f"{host}: is not set up; run deploy.yml")
+        if info.get("canary"):
+            notes.append(f"{host}: canary: {info['canary']} % of the visitors get {info['idle']}")
+        if info.get("maintenance"):
+            notes.append(f"{host}: closed for maintenance; maintenance.yml -e state=off opens it")
         if info["lock"]:
             notes.append(
                 f"{host}: locked by {info['lock']['holder']} for {info['lock']['operation']} since {info['lock']['since']}"

@@ -75,8 +75,9 @@ class Site:
         self.base = f"http://127.0.0.1:{port}"
         self.headers = {"Host": domain}
 
-    def get(self, path="/", **kwargs):
-        return requests.get(self.base + path, headers=self.headers, timeout=10, allow_redirects=False, **kwargs)
+    def get(self, path="/", headers=None, **kwargs):
+        headers = {**self.headers, **(headers or {})}
+        return requests.get(self.base + path, headers=headers, timeout=10, allow_redirects=False, **kwargs)
 
     def color(self):
         return self.get("/deployment_id").text

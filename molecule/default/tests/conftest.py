@@ -16,6 +16,10 @@ from support import bluegreen
 INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "traffic: load while slots switch; `make test-traffic` runs the long form")
+
+
 @pytest.fixture(scope="session")
 def host():
     """The scenario's host. Not testinfra's own fixture: that is parametrized, and pytest would reorder the tests by it."""

@@ -16,7 +16,7 @@ defmodule SampleApp.Application do
     crash_after()
 
     children =
-      [{Task.Supervisor, name: SampleApp.Connections}] ++
+      [SampleApp.Jobs, {Task.Supervisor, name: SampleApp.Connections}] ++
         if(Application.get_env(:sample_app, :server), do: [SampleApp.Listener], else: [])
 
     Supervisor.start_link(children, strategy: :one_for_one, name: SampleApp.Supervisor)

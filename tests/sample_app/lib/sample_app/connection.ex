@@ -127,6 +127,16 @@ defmodule SampleApp.Connection do
     {200, [], "#{color()} #{SampleApp.version()}\n"}
   end
 
+  # As Plug.Static does it: what this release has, and 404 for what another has.
+  defp answer(:GET, "/assets/" <> name, _query, _body) do
+    case File.read(Path.join([:code.priv_dir(:sample_app), "static/assets", Path.basename(name)])) do
+      {:ok, text} -> {200, [{"content-type", "text/javascript"}], text}
+      _ -> {404, [], "not found\n"}
+    end
+  end
+
+  defp answer(:GET, "/jobs", _query, _body), do: {200, [], "#{SampleApp.Jobs.state()}\n"}
+
   defp answer(:POST, "/echo", _query, body), do: {200, [], body}
 
   defp answer(:GET, "/env-names", _query, _body) do

@@ -1,0 +1,173 @@
+#!/usr/bin/python
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slot_traffic
+short_description: Who gets which slot beside the switch, a canary, and whether anybody gets one, maintenance
+version_added: 0.1.0
+description:
+  - Gives a share of the visitors to the idle slot, and closes the site for maintenance. Both are files that nginx looks for on
+    every request, so nginx is not reloaded.
+  - A visitor, told by address and user agent, stays in the same share. A promote ends the canary.
+author:
+  - The beamops.bluegreen contributors (@beamops)
+extends_documentation_fragment:
+  - beamops.bluegreen.app
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  percent:
+    description:
+      - Percent of the visitors that get the idle slot, from 0 to 100. The slot has to be healthy, unless it is 0.
+      - Without it, the canary stays as it is.
+    type: int
+  maintenance:
+    description: Whether the site is closed. Without it, that stays as it is.
+    type: bool
+  page:
+    description: HTML that is answered with status 503 while the site is closed. Without it, the page that is there stays.
+    type: str
+  run:
+    description: Name of the run that holds the lock.
+    type: str
+    default: ''
+  health_path:
+    description: URL path that tells the health of the slot.
+    type: str
+    default: /
+  health_status:
+    description: HTTP status that a healthy slot answers with.
+    type: int
+    default: 200
+"""
+
+EXAMPLES = r"""
+- name: Let ten percent of the visitors try the idle slot
+  beamops.bluegreen.slot_traffic:
+    app: my_app
+    root: /opt/my_app
+    domain: example.com
+    ports: {blue: 4000, green: 5000}
+    listen: "80"
+    service_manager: systemd
+    percent: 10
+"""
+
+RETURN = r"""
+ok:
+  description: True; absent when the module failed.
+  type: bool
+  returned: success
+idle:
+  description: The slot that the canary gets.
+  type: str
+  returned: success
+percent:
+  description: Percent of the visitors that get the idle slot now.
+  type: int
+  returned: success
+maintenance:
+  description: Whether the site is closed now.
+  type: bool
+  returned: success
+"""
+
+import os
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _rules, _service
+from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+
+DEFAULT_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Back soon</title></head>
+<body style="font-family: sans-serif; text-align: center; padding: 4em 1em">
+<h1>Back soon</h1><p>We are working on this site. Please try again in a few minutes.</p></body></html>
+"""
+
+
+def must_be_healthy(app, color, params):
+    held = app.held(color)
+    if not held:
+        raise Failure(f"{color} holds no release, so nobody can be sent there; run deploy.yml")
+    if os.path.exists(app.journal(color)):
+        raise Failure(f"{color} holds the rest of a deploy that was cut short; run deploy.yml again")
+    pid = _service.service(app, color).pid()
+    answer = _service.answers(app, color, pid, params["health_path"]) if pid else {"error": "it does not run"}
+    if answer.get("status") != params["health_status"]:
+        raise Failure(f"{color} ({held['release']}) is not healthy: {_host.describe(answer)}; nobody is sent there")
+
+
+def set_canary(app, color, percent):
+    """A file for each percent; every number in between is a canary too, so it does not matter where this is killed."""
+    folder = app.canary(color)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    wanted = {f"{share:02d}" for share in range(percent)}
+    there = set(os.listdir(folder))
+    for name in sorted(wanted - there):
+        _host.write_file(f"{folder}/{name}", "", 0o644)
+    for name in sorted(there - wanted):
+        _host.remove(f"{folder}/{name}")
+
+
+def set_maintenance(app, closed):
+    if closed:
+        _host.write_file(app.maintenance, "", 0o644)
+    else:
+        _host.remove(app.maintenance)
+
+
+def work(module, app):
+    params = module.params
+    _rules.check_url_path(params["health_path"])
+    if not module.check_mode:
+        _host.must_hold_lock(app, params["run"])
+    live = app.link()
+    if live is None:
+        raise Failure("this host is not set up; run deploy.yml")
+    idle = _rules.other(live)
+    percent, closed = app.canary_percent(idle), os.path.exists(app.maintenance)
+    changed = False
+    if params["percent"] is not None:
+        wanted = _rules.check_percent(params["percent"])
+        if wanted:
+            must_be_healthy(app, idle, params)
+        if wanted != percent:
+            changed, percent = True, wanted
+            if not module.check_mode:
+                set_canary(app, idle, wanted)
+    page = f"{os.path.dirname(app.maintenance)}/page.html"
+    text = params["page"] or (None if os.path.exists(page) else DEFAULT_PAGE)
+    if params["maintenance"] and text and _host.read_text(page) != text:
+        changed = True
+        if not module.check_mode:
+            os.makedirs(os.path.dirname(page), mode=0o755, exist_ok=True)
+            _host.write_file(page, text, 0o644)
+    if params["maintenance"] is not None and params["maintenance"] != closed:
+        changed, closed = True, params["maintenance"]
+        if not module.check_mode:
+            set_maintenance(app, closed)
+    return {"changed": changed, "idle": idle, "percent": percent, "maintenance": closed}
+
+
+def main():
+    run_module(
+        dict(
+            percent=dict(type="int"),
+            maintenance=dict(type="bool"),
+            page=dict(type="str"),
+            run=dict(type="str", default=""),
+            health_path=dict(type="str", default="/"),
+            health_status=dict(type="int", default=200),
+        ),
+        work,
+    )
+
+
+if __name__ == "__main__":
+    main()

