@@ -7,7 +7,7 @@ RUN := PATH="$(BIN):$$PATH" ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg"
 ARTIFACTS := build/artifacts
 INSTALLED := $(CURDIR)/build/installed
 
-.PHONY: help venv demo demo-stop artifacts test test-faults test-traffic lint sanity units molecule collection clean
+.PHONY: help venv demo demo-stop artifacts test test-faults test-traffic lint sanity units ready molecule collection clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -54,9 +54,12 @@ collection: venv ## Build the tarball, and install it below build/installed
 	@$(RUN) ansible-galaxy collection build --output-path build/tarball . >/dev/null
 	@$(RUN) ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) ansible-galaxy collection install --offline --force -p $(INSTALLED) build/tarball/*.tar.gz >/dev/null
 
-molecule: venv artifacts collection ## The cycle on real containers; SCENARIO=default for one
+ready: venv artifacts collection ## What molecule needs: artifacts, the installed collection, a Docker engine, the image
 	@scripts/need docker dockerd mmdebstrap ssh
 	@scripts/dockerd
+	@tests/image/build build/image
+
+molecule: $(if $(READY),,ready) ## The cycle on real containers; SCENARIO=default for one
 	@image=$$(tests/image/build build/image) && \
 	  cd "$(CURDIR)" && env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/*/molecule.yml' \
 	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \

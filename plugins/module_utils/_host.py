@@ -366,10 +366,10 @@ def sweep(app):
             # A deploy was confirmed, and killed before it could let go of the former environment.
             doomed.append(f"{app.slot(color)}/env.former")
     for path in doomed:
-        if os.path.isdir(path) and not is_link(path):
-            remove_tree(path)
-        else:
+        if not os.path.isdir(path) or is_link(path):
             remove(path)
+        elif path.startswith(f"{app.releases}/"):
+            remove_tree(path)
 
 
 def must_hold_lock(app, run):

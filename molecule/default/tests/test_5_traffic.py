@@ -68,7 +68,7 @@ def volume(seconds):
         f"-d{seconds}s",
         "-H",
         "Host: sample.test",
-        "http://127.0.0.1/",
+        "http://127.0.0.1:80/",
     ]
     wrk = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     found = {}

@@ -22,6 +22,7 @@ sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests
 
 from support.bluegreen import artifact
 from support.fleet import (
+    FAULT_PLUGIN,
     HOSTS,
     INVENTORY,
     ROOT,
@@ -205,6 +206,28 @@ def test_waiting_for_a_lock():
     run = play("promote", "color=blue", "bluegreen_lock_wait=60")
     said(run, "FAILED - RETRYING: [bluegreen-fleet1]: Take the lock")
     assert run.changed() == 0
+
+
+def test_one_host_whose_directory_becomes_read_only_before_the_switch():
+    before, slots = serving(), held()
+    mount = f"mount --bind {ROOT} {ROOT} && mount -o remount,ro,bind {ROOT}"
+    fault = {
+        "FAULT_TASK": "Switch the traffic and prove it",
+        "FAULT_COMMAND": f"docker exec bluegreen-fleet2 sh -c '{mount}'",
+    }
+    other = {"blue": "green", "green": "blue"}[SITES["bluegreen-fleet1"].color()]
+    with asking():
+        run = start("promote", "-e", f"color={other}", env={**FAULT_PLUGIN, **fault})
+        text = run.communicate(timeout=240)[0]
+    assert run.returncode == 2 and "bluegreen-fleet2: switching: Read-only file system" in text, text[-3000:]
+    assert serving() == before
+    inside("bluegreen-fleet2", f"umount {ROOT}")
+    with asking():
+        play("promote", f"color={other}")
+        assert serving() != before
+        play("rollback")
+    assert serving() == before
+    assert [text.splitlines()[:2] for text in held().values()] == [text.splitlines()[:2] for text in slots.values()]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -45,9 +45,9 @@ HARM = {
     "frozen": ("docker pause {0}", "docker unpause {0}"),
     "power": ("docker kill {0}", "docker start {0}"),
 }
-# The short form takes each harm and each place once.
+# Of the other harms, the sample has some in test_1_group.
 ALL = [(harm, place) for harm in HARM for place in PLACES]
-SOME = [("cut off", PLACES[0]), ("frozen", PLACES[2]), ("power", PLACES[1])]
+SOME = [("power", PLACES[2])]
 
 
 def shell(command):
