@@ -110,9 +110,15 @@ def line_of(said, path, text):
     return f"\n  line {found.group(1)} of it: {lines[int(found.group(1)) - 1].strip()}"
 
 
-def put_token(app, token):
-    """The one file below preview/; V(smoke-…) are of a switch that is being rehearsed."""
+def make_folders(app):
+    """Where the site looks for files on every request. Only root may read which names there are below preview/."""
+    for folder in (app.canary("blue"), app.canary("green"), os.path.dirname(app.maintenance)):
+        os.makedirs(folder, mode=0o755, exist_ok=True)
     os.makedirs(app.preview, mode=0o711, exist_ok=True)
+
+
+def put_token(app, token):
+    """The one file below preview/."""
     if token:
         _host.write_file(f"{app.preview}/{token}", "", 0o644)
     for name in os.listdir(app.preview):
@@ -153,6 +159,7 @@ def work(module, app):
     }
     if module.check_mode or not actions:
         return result
+    make_folders(app)
     if not _host.has_token(app, token):
         put_token(app, token)
     if former == text and loaded and master:

@@ -168,7 +168,7 @@ JOBS = {"bluegreen_on_live": "SampleApp.Jobs.run()", "bluegreen_on_idle": "Sampl
 
 
 def jobs(host, color):
-    return host.check_output(f"curl -s http://127.0.0.1:{ {'blue': 4000, 'green': 5000}[color] }/jobs")
+    return host.run(f"curl -s http://127.0.0.1:{ {'blue': 4000, 'green': 5000}[color] }/jobs").stdout.strip()
 
 
 def test_jobs_run_in_the_live_slot_only(host, site, play):
@@ -184,15 +184,11 @@ def test_jobs_run_in_the_live_slot_only(host, site, play):
     pid = site.pid()
     host.check_output(f"sudo kill -9 {pid}")
     deadline = time.monotonic() + 30
-    while jobs_or_none(host, other(live)) != "running":
+    while jobs(host, other(live)) != "running":
         assert time.monotonic() < deadline
         time.sleep(0.3)
     play("rollback", JOBS)
     assert (jobs(host, live), jobs(host, other(live))) == ("running", "paused")
-
-
-def jobs_or_none(host, color):
-    return host.run(f"curl -s http://127.0.0.1:{ {'blue': 4000, 'green': 5000}[color] }/jobs").stdout
 
 
 def test_a_slot_that_cannot_be_told_that_it_will_be_idle_stays_live(host, site, play):

@@ -260,7 +260,7 @@ def test_the_locks_of_a_controller_that_was_ended_are_freed(number):
     while any(inside(host, f"ls {ROOT}/lock", check=False) for host in HOSTS):
         assert time.monotonic() < deadline, held()
         time.sleep(0.5)
-    said(play("status", "history=1"), "  promote  died  ")
+    said(play("status", "history=1"), "promote died")
 
 
 def test_history_of_the_group():
