@@ -149,7 +149,7 @@ def _unsure(info):
     """Why a host must not be switched at all; V(None) if it may."""
     if info["link"] is None and not info["traffic_unsure"]:
         return "is not set up; run deploy.yml"
-    return "; ".join(info["disagreements"]) if info["traffic_unsure"] else None
+    return ("; ".join(info["disagreements"]) or "nobody knows which slot is live") if info["traffic_unsure"] else None
 
 
 def _not_ready(slot):

@@ -283,3 +283,20 @@ def test_a_rollback_that_was_killed_is_finished_and_goes_no_further():
     # One that came to its end is not finished again: the next one goes further.
     ended = info(last_run={**went["last_run"], "result": "ok"}, rollback={"release": C, "color": "green", "take": True})
     assert _group.rollback_plan({"web1": ended})["hosts"]["web1"]["release"] == C
+
+
+def test_nobody_is_sent_to_a_slot_that_is_not_ready():
+    assert _group.canary_plan({"web1": info(), "web2": info()}, 10)["ok"]
+    empty, sick = info(green=None), info()
+    sick["slots"]["green"]["healthy"] = False
+    for bad in (empty, sick, info(traffic_unsure=True), info(green=C)):
+        judged = _group.canary_plan({"web1": info(), "web2": bad}, 10)
+        assert not judged["ok"] and judged["failed"]
+    # Taking the share away is always fine, as long as it is known where the traffic goes.
+    assert _group.canary_plan({"web1": info(), "web2": sick, "web3": empty}, 0)["ok"]
+
+
+def test_a_canary_and_maintenance_are_in_the_table():
+    text = "\n".join(_group.status_lines({"web1": info(canary=10, maintenance=True)}))
+    assert "web1: canary: 10 % of the visitors get green" in text
+    assert "web1: closed for maintenance" in text and "all truths agree" not in text

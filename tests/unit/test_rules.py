@@ -127,3 +127,76 @@ def test_bare_url_keeps_no_secret():
 
 def test_module_name():
     assert _rules.module_name("my_app2") == "MyApp2"
+
+
+@pytest.mark.parametrize(
+    ("check", "values"),
+    [
+        (
+            lambda value: _rules.check_aliases(value, "example.com"),
+            [
+                "www.example.com",
+                ["a b"],
+                ["x; return 302 http://evil"],
+                ["$host"],
+                ["example.com"],
+                ["a.b", "a.b"],
+                [7],
+                None,
+            ],
+        ),
+        (
+            lambda value: _rules.check_tls(value, "80"),
+            [
+                "yes",
+                {"certificate": "/a"},
+                {"certificate": "a.pem", "key": "/k"},
+                {"certificate": "/a;b", "key": "/k"},
+                {"certificate": "/a", "key": "/k", "listen": "80"},
+                {"certificate": "/a", "key": "/k", "listen": "443 ssl"},
+                {"certificate": "/a", "key": "/k", "ciphers": "x"},
+            ],
+        ),
+        (_rules.check_body_size, ["", "8m;", "8 m", "eight", -1, True, None, "8mb", "1" * 7]),
+        (
+            _rules.check_assets,
+            ["/assets/", ["/"], ["assets/"], ["/assets"], ["/a/../b/"], ["/a b/"], ["/a;/"], ["/$uri/"], [7]],
+        ),
+        (
+            _rules.check_token,
+            ["", "short", "x" * 129, "with space and more", "a" * 16 + "$", "a" * 16 + "\n", "../" * 8, None],
+        ),
+        (_rules.check_percent, [-1, 101, "ten", 1.5, "1e1", True, None, "10%"]),
+        (
+            _rules.check_smoke,
+            [{"path": "/"}, ["/"], [{"path": "x"}], [{"path": "/", "status": 99}], [{"path": "/", "contains": 7}]],
+        ),
+        (_rules.check_hooks, [[], {"before_lunch": ["a"]}, {"before_install": "a.yml"}, {"before_install": [7]}]),
+        (_rules.check_url_path, ["/$uri", '/"', "/;", "/'", "/a b", "/\\", "/{", "x", "", "/a\n"]),
+    ],
+)
+def test_refused_for_the_site(check, values):
+    for value in values:
+        with pytest.raises(Refused):
+            check(value)
+
+
+@given(st.text(max_size=40))
+def test_what_passes_for_the_site_cannot_be_read_otherwise(text):
+    """Whatever text gets through stands in the configuration of nginx as one word, and as itself."""
+    for check in (
+        _rules.check_body_size,
+        _rules.check_token,
+        lambda value: _rules.check_assets([value])[0],
+        lambda value: _rules.check_aliases([value], "example.com")[0],
+        lambda value: _rules.check_url_path(value),
+    ):
+        try:
+            passed = check(text)
+        except Refused:
+            continue
+        assert passed == text and not set(text) & set("\"' \\$;{}\n\t#")
+
+
+def test_smoke_checks_are_complete():
+    assert _rules.check_smoke([{"path": "/"}]) == [{"path": "/", "status": 200, "contains": ""}]
