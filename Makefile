@@ -46,7 +46,8 @@ lint: venv ## ansible-lint (production), yamllint, ruff
 sanity: venv ## ansible-test sanity
 	@$(RUN) tests/sanity
 
-units: venv ## Unit and property tests
+units: venv ## Unit and property tests, and the site in real nginxes
+	@scripts/need nginx openssl
 	@$(RUN) pytest -q tests/unit
 
 collection: venv ## Build the tarball, and install it below build/installed
