@@ -18,6 +18,7 @@ import threading
 import time
 
 import pytest
+import requests
 from support import plot
 from support.bluegreen import artifact
 
@@ -138,7 +139,12 @@ def test_promotes_and_rollbacks_lose_nothing(site, play):
 
 def test_a_slow_request_is_answered_by_the_slot_that_it_began_on(site, play):
     live, answers = site.color(), []
-    slow = threading.Thread(target=lambda: answers.append(site.get("/slow?ms=8000").text.split()[0]))
+
+    def ask():
+        answer = requests.get(site.base + "/slow?ms=25000", headers=site.headers, timeout=60)
+        answers.append(answer.text.split()[0])
+
+    slow = threading.Thread(target=ask)
     slow.start()
     time.sleep(0.3)
     play("promote", f"color={other(live)}")
