@@ -19,7 +19,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
 
 # What playbooks take with -e beside the variables, and variables that are easily typed without their prefix.
-_WORDS = ("color", "expr", "history", "percent", "state", "strict")
+_WORDS = ("color", "expr", "history", "strict")
 _SHORT = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
 
 
@@ -80,6 +80,17 @@ def local_path(path):
     return os.path.abspath(os.path.expanduser(path))
 
 
+def words_of(tasks):
+    """All keywords in a list of tasks, blocks included."""
+    found = set()
+    for task in tasks if isinstance(tasks, list) else []:
+        if isinstance(task, dict):
+            found |= set(task)
+            for part in ("block", "rescue", "always"):
+                found |= words_of(task.get(part))
+    return found
+
+
 def misspelt(names, known):
     """Sentences for variables that look like ours and are not."""
     wrong = []
@@ -123,8 +134,17 @@ class ActionModule(ActionBase):
             wrong += self._check_artifact(args["settings"], result)
         if wrong:
             raise AnsibleActionFail("\n".join(wrong) if len(wrong) == 1 else "\n- ".join(["this is wrong:", *wrong]))
+        # Ansible would let the other hosts fall out of the step that such a task fails in, with the slot taken.
         hooks = args["settings"]["hooks"]
+        for path in [local_path(path) for files in hooks.values() for path in files]:
+            for word in words_of(self._loader.load_from_file(path)) & {"run_once", "any_errors_fatal"}:
+                raise AnsibleActionFail(
+                    f"{path}: {word} has no place in a hook, for it ends the other hosts; for one host alone: "
+                    "when: inventory_hostname == ansible_play_hosts_all[0]"
+                )
         result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
+        page = args["settings"].get("maintenance_page")
+        result["maintenance_page"] = local_path(page) if page else ""
         result["run"] = {
             "id": f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
             "holder": f"{_user()}@{socket.gethostname()}",

@@ -397,6 +397,13 @@ def has_token(app, token):
     return [name for name in names if not name.startswith("smoke-")] == ([token] if token else [])
 
 
+def end_canary(app, color):
+    """Nobody gets a share of a slot that is about to be live, or to stop."""
+    folder = app.canary(color)
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        remove(f"{folder}/{name}")
+
+
 def connections(port):
     """How many TCP connections somebody has to a port of this host, by /proc (ss may be missing)."""
     count = 0
@@ -417,7 +424,8 @@ def static_dir(app, release):
         return None
     for wanted in (app.name, f"{app.name}_web"):
         for name in found:
-            if name.rpartition("-")[0] == wanted:
+            # The name of an application has no dash; its version may have several.
+            if name.partition("-")[0] == wanted:
                 return f"{lib}/{name}/priv/static"
     return f"{lib}/{found[0]}/priv/static" if len(found) == 1 else None
 
@@ -560,6 +568,13 @@ def stat_of(pid):
     # The command may hold spaces and parentheses; it ends at the last one.
     command, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
     return {"parent": int(rest[1]), "command": command, "state": rest[0]}
+
+
+def seconds_since_start():
+    """How long this process exists, also while it, or the whole host, stood still."""
+    text = read_text("/proc/self/stat")
+    ticks = int(text[text.rindex(")") + 2 :].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def is_running(pid):

@@ -13,19 +13,24 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._host import APP
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
 
 
-def run_module(options, work, alone=True, **kwargs):
+def run_module(options, work, alone=True, fenced=True, **kwargs):
     """Build the module, hand it and its App to V(work), and report what comes back.
 
     A result without C(ok: true) is a failure, whatever else it says: that is how the verdict over a group of hosts tells
     a proven host from one that was lost, skipped or broken.
 
     :param alone: whether it waits for other modules that are at work on this app on this host. One goes on there when its
-        controller was killed, and the next run must not work beside it.
+        controller was killed, and the next run must not work beside it. Or a function of the options that tells.
+    :param fenced: whether it refuses to act for a run (option C(run)) that does not hold the lock any more.
     """
     module = AnsibleModule(argument_spec={**APP_OPTIONS, **options}, supports_check_mode=True, **kwargs)
     try:
         app = App(module.params)
+        if callable(alone):
+            alone = alone(module.params)
         with _host.alone(app) if alone and not module.check_mode else contextlib.nullcontext():
+            if fenced and not module.check_mode:
+                _host.must_hold_lock(app, module.params.get("run"))
             result = work(module, app)
     except Refused as error:
         module.fail_json(msg=str(error), changed=False)

@@ -267,6 +267,7 @@ def main():
         ),
         work,
         alone=False,
+        fenced=False,
         required_if=[("state", "present", ("run", "holder", "operation"))],
     )
 

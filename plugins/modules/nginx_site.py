@@ -29,6 +29,10 @@ options:
       - A line that ends in C(# nginx >= 1.25.1), or C(# nginx < 1.25.1), is left out where the nginx of the host is not that.
     type: str
     required: true
+  run:
+    description: Name of the run that holds the lock. Without it nobody asks who does.
+    type: str
+    default: ''
   certificate:
     description: Path of the certificate that the site names. It is refused when it is missing, not valid now, or not of O(key).
     type: path
@@ -78,6 +82,12 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _n
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
 
+DEFAULT_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Back soon</title></head>
+<body style="font-family: sans-serif; text-align: center; padding: 4em 1em">
+<h1>Back soon</h1><p>We are working on this site. Please try again in a few minutes.</p></body></html>
+"""
+
 
 def put(path, text):
     if text is None:
@@ -93,12 +103,13 @@ def test(nginx, app, path, text):
     if not fine:
         raise Failure(f"nginx refuses the site:\n{said}{line_of(said, path, text)}")
     # A second server block of the same name and port is a warning for nginx, and an app that nobody reaches for us.
-    taken = re.search(r'conflicting server name "' + re.escape(app.domain) + r'" on \S+', said)
-    if taken:
-        raise Failure(
-            f"another site of this nginx answers to {app.domain} already ({taken.group(0)}); "
-            "remove it, or choose another bluegreen_domain"
-        )
+    for name in re.search(r"server_name ([^;]+);", text).group(1).split():
+        taken = re.search(r'conflicting server name "' + re.escape(name) + r'" on \S+', said)
+        if taken:
+            raise Failure(
+                f"another site of this nginx answers to {name} already ({taken.group(0)}); "
+                "remove it there, or from bluegreen_domain and bluegreen_aliases"
+            )
 
 
 def line_of(said, path, text):
@@ -115,6 +126,9 @@ def make_folders(app):
     for folder in (app.canary("blue"), app.canary("green"), os.path.dirname(app.maintenance)):
         os.makedirs(folder, mode=0o755, exist_ok=True)
     os.makedirs(app.preview, mode=0o711, exist_ok=True)
+    page = f"{os.path.dirname(app.maintenance)}/page.html"
+    if not os.path.exists(page):
+        _host.write_file(page, DEFAULT_PAGE, 0o644)
 
 
 def put_token(app, token):
@@ -194,6 +208,7 @@ def main():
     run_module(
         dict(
             content=dict(type="str", required=True),
+            run=dict(type="str", default=""),
             certificate=dict(type="path"),
             key=dict(type="path"),
             preview_token=dict(type="str", default="", no_log=True),

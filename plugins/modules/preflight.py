@@ -53,6 +53,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+maintenance_page:
+  description: Absolute path of the maintenance page, or empty.
+  type: str
+  returned: success
 run:
   description: Name of the run (C(id)) and who runs it (C(holder)), for the lock.
   type: dict

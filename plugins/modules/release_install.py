@@ -40,6 +40,10 @@ options:
     description:
       - Version that the artifact has to have. By default whatever it says itself.
     type: str
+  run:
+    description: Name of the run that holds the lock. Without it nobody asks who does.
+    type: str
+    default: ''
   inspected:
     description:
       - What was found when the artifact was looked at on the controller, so that this is done once for a whole group.
@@ -201,6 +205,7 @@ def main():
             checksum=dict(type="str"),
             version=dict(type="str"),
             inspected=dict(type="dict"),
+            run=dict(type="str", default=""),
             src=dict(type="path"),
         ),
         install,

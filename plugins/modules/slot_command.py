@@ -42,6 +42,10 @@ options:
   env:
     description: The user's variables for O(release), packed by the P(beamops.bluegreen.slot_env#filter) filter.
     type: str
+  run:
+    description: Name of the run that holds the lock. Without it nobody asks who does.
+    type: str
+    default: ''
   timeout:
     description: Seconds that the expression may take.
     type: int
@@ -133,6 +137,7 @@ def main():
             release=dict(type="str"),
             env=dict(type="str", no_log=True),
             timeout=dict(type="int", default=3600),
+            run=dict(type="str", default=""),
         ),
         work,
         alone=False,

@@ -153,7 +153,7 @@ history:
   elements: dict
   returned: success
 last_run:
-  description: The last operation on this host; null if there was none.
+  description: The last operation on this host that decided what is live; null if there was none.
   type: dict
   returned: success
 migrations:
@@ -278,6 +278,15 @@ def history(app, count):
     return found
 
 
+def last_run(entries):
+    """The last operation that decided what is live; one that failed and left it as it was decided nothing."""
+    for entry in reversed(entries):
+        decides = entry.get("operation") in ("deploy", "promote", "rollback")
+        if decides and (entry.get("result") == "ok" or entry.get("from") != entry.get("to")):
+            return entry
+    return None
+
+
 def look_at_slot(app, color, facts, params):
     held = app.held(color)
     release = held["release"] if held else None
@@ -338,7 +347,7 @@ def look(module, app):
         "refusals": _host.port_conflicts(app, link) + foreign(app),
         "rolled_back": facts["rolled_back"],
         "history": history(app, params["history"]),
-        "last_run": (history(app, 1) or [None])[0],
+        "last_run": last_run(history(app, 50)),
         "migrations": app.migrations(),
         "canary": app.canary_percent(other(live)),
         "maintenance": os.path.exists(app.maintenance),

@@ -209,6 +209,8 @@ class Slot:
         return self.wait()
 
     def stop(self):
+        # Whoever is sent here would get an error now, and then a release that nobody has proven.
+        _host.end_canary(self.app, self.color)
         self.service.stop(self.params["stop_timeout"])
 
     def report(self, error):
@@ -274,6 +276,8 @@ class Slot:
         if former:
             self.must_not_be_live(f"given {release}")
         running = bool(self.service.pid())
+        if self.app.canary_percent(self.color):
+            self.actions.append(f"end the canary of {self.color}")
         if running:
             self.actions.append(f"stop {self.color} ({self.release})")
         self.actions += [f"put {release} into {self.color}", f"start {self.color}"]
@@ -444,6 +448,8 @@ class Slot:
         left = _host.connections(port)
         while left and time.monotonic() < deadline:
             time.sleep(0.2)
+            # Nothing waits for this: somebody may have ended the run to roll back.
+            _host.must_hold_lock(self.app, self.params["run"])
             left = _host.connections(port)
         return {"release": self.release, "connections": left}
 
@@ -461,8 +467,6 @@ def names(env_text):
 
 
 def work(module, app):
-    if not module.check_mode:
-        _host.must_hold_lock(app, module.params["run"])
     slot = Slot(module, app)
     result = getattr(slot, module.params["state"])()
     return {"color": slot.color, "actions": slot.actions, **result}
@@ -489,6 +493,8 @@ def main():
             keep_releases=dict(type="int", default=5),
         ),
         work,
+        # Draining only looks, for as long as it takes.
+        alone=lambda params: params["state"] != "drained",
         required_if=[("state", "deployed", ("release",))],
     )
 

@@ -136,7 +136,6 @@ class Switch:
         self.params = module.params
         self.check = module.check_mode
         self.app = app
-        self.began = time.monotonic()
         self.link = app.link()
         if self.link is None:
             raise Failure(
@@ -228,21 +227,15 @@ class Switch:
                 self.smoke(color)
         return {"live": self.link, "was": self.link}
 
-    def end_canary(self, color):
-        """A slot that is about to be idle gets no share of the visitors, whatever it had when it was idle last."""
-        folder = self.app.canary(color)
-        for name in os.listdir(folder) if os.path.isdir(folder) else []:
-            _host.remove(f"{folder}/{name}")
-
-    def keep_assets_of(self, color):
+    def keep_assets_of(self, facts, color):
         """Pages of the release that was live before go on asking for its assets."""
-        held = self.app.held(color)
-        place = _host.static_dir(self.app, held["release"]) if held else None
+        former = facts["slots"][color]
+        place = _host.static_dir(self.app, former["release"]) if former else None
         if place:
             _host.write_link(self.app.former_static, os.path.relpath(place, self.app.root))
 
     def must_be_in_time(self):
-        seconds = time.monotonic() - self.began
+        seconds = _host.seconds_since_start()
         if seconds > GIVEN_UP_SECONDS:
             raise Failure(f"this host froze for {seconds:.0f} s, and its run has given it up by now")
 
@@ -258,7 +251,7 @@ class Switch:
                 # Killed before this, a run that switched is run again.
                 journal = _host.read_json(self.app.switch_journal)
                 if journal and journal["to"] == color:
-                    self.keep_assets_of(journal["from"])
+                    self.keep_assets_of(journal["facts"], journal["from"])
             return {"live": color, "was": was, "release": held["release"] if held else None}
         if self.check and self.params["assume_ready"]:
             release = self.params["release"]
@@ -290,7 +283,7 @@ class Switch:
             "at": _host.now(),
         }
         _host.write_json(self.app.switch_journal, journal)
-        self.end_canary(was)
+        _host.end_canary(self.app, was)
         self.must_be_in_time()
         try:
             self.swap(color)
@@ -300,7 +293,7 @@ class Switch:
             self.swap(was)
             raise Failure(f"the switch to {color} was taken back: {error}", live=was) from None
         self.app.write_facts(_slots.after_switch(facts, color, self.params["kind"], _host.now()))
-        self.keep_assets_of(was)
+        self.keep_assets_of(facts, was)
         return result
 
     def undone(self):
@@ -323,8 +316,6 @@ class Switch:
 
 
 def work(module, app):
-    if not module.check_mode:
-        _host.must_hold_lock(app, module.params["run"])
     return getattr(Switch(module, app), module.params["state"])()
 
 

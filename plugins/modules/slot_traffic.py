@@ -84,12 +84,6 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _r
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
 
-DEFAULT_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Back soon</title></head>
-<body style="font-family: sans-serif; text-align: center; padding: 4em 1em">
-<h1>Back soon</h1><p>We are working on this site. Please try again in a few minutes.</p></body></html>
-"""
-
 
 def must_be_healthy(app, color, params):
     held = app.held(color)
@@ -122,11 +116,17 @@ def set_maintenance(app, closed):
         _host.remove(app.maintenance)
 
 
+def prove(app, page, closed):
+    """Raises Failure unless nginx looks at what was written: an older site does not know of it."""
+    answer = _host.through_nginx(app, "/bluegreen-is-this-closed", size=1 << 20)
+    if (answer.get("body") == _host.read_text(page)) != closed:
+        state = "closed" if closed else "open"
+        raise Failure(f"the site is not {state} (GET: {_host.describe(answer)}); run setup.yml, and then this again")
+
+
 def work(module, app):
     params = module.params
     _rules.check_url_path(params["health_path"])
-    if not module.check_mode:
-        _host.must_hold_lock(app, params["run"])
     live = app.link()
     if live is None:
         raise Failure("this host is not set up; run deploy.yml")
@@ -142,7 +142,7 @@ def work(module, app):
             if not module.check_mode:
                 set_canary(app, idle, wanted)
     page = f"{os.path.dirname(app.maintenance)}/page.html"
-    text = params["page"] or (None if os.path.exists(page) else DEFAULT_PAGE)
+    text = params["page"]
     if params["maintenance"] and text and _host.read_text(page) != text:
         changed = True
         if not module.check_mode:
@@ -152,6 +152,8 @@ def work(module, app):
         changed, closed = True, params["maintenance"]
         if not module.check_mode:
             set_maintenance(app, closed)
+    if params["maintenance"] is not None and not module.check_mode:
+        prove(app, page, closed)
     return {"changed": changed, "idle": idle, "percent": percent, "maintenance": closed}
 
 

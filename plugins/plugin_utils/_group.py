@@ -168,6 +168,8 @@ def canary_plan(infos, percent):
         held = _held(info, info["idle"])
         if _unsure(info):
             failed.append(_refusal(host, _unsure(info)))
+        elif percent and [one for one in info["setup_needed"] if one.endswith((".conf", "/site.sha256"))]:
+            failed.append(_refusal(host, "its site is not the one that knows of canaries; run setup.yml"))
         elif percent and not held:
             failed.append(
                 _refusal(host, f"{info['idle']} holds no release, so nobody can be sent there; run deploy.yml")

@@ -49,6 +49,7 @@ def info(live="blue", blue=A, green=B, **more):
         "lock": None,
         "rollback": {"refused": "nothing"},
         "migrations": {},
+        "setup_needed": [],
         "target": "green",
     }
     found.update(more)
@@ -289,7 +290,8 @@ def test_nobody_is_sent_to_a_slot_that_is_not_ready():
     assert _group.canary_plan({"web1": info(), "web2": info()}, 10)["ok"]
     empty, sick = info(green=None), info()
     sick["slots"]["green"]["healthy"] = False
-    for bad in (empty, sick, info(traffic_unsure=True), info(green=C)):
+    old = info(setup_needed=["/etc/nginx/conf.d/my_app.conf"])
+    for bad in (empty, sick, old, info(traffic_unsure=True), info(green=C)):
         judged = _group.canary_plan({"web1": info(), "web2": bad}, 10)
         assert not judged["ok"] and judged["failed"]
     # Taking the share away is always fine, as long as it is known where the traffic goes.

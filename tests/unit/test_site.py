@@ -381,11 +381,31 @@ def test_tls(nginx, tmp_path):
             assert connection.selected_alpn_protocol() == "h2"
 
 
+@pytest.mark.parametrize("version", sorted(VERSIONS))
+def test_the_longest_name_that_an_app_may_have(version, tmp_path):
+    (tmp_path / "logs").mkdir()
+    site = render(tmp_path, version, app="a" * 32, listen=f"127.0.0.1:{free_port()}")
+    (tmp_path / "nginx.conf").write_text(f"pid {tmp_path}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{site}}}\n")
+    words = [
+        VERSIONS[version],
+        "-t",
+        "-p",
+        str(tmp_path),
+        "-c",
+        f"{tmp_path}/nginx.conf",
+        "-e",
+        f"{tmp_path}/logs/error.log",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "syntax is ok" in done.stderr, done.stderr
+
+
 def test_snippets(nginx):
-    with nginx(
-        nginx_server="location = /mine {\n  return 204;\n}", nginx_location="add_header X-Mine yes always;"
-    ) as site:
+    mine = "location = /mine {\n  return 204;\n}\nlocation = /limited {\n  return 503;\n}"
+    with nginx(nginx_server=mine, nginx_location="add_header X-Mine yes always;") as site:
         assert site.ask("/mine")[0] == 204
+        # A 503 that is none of ours stays what it is.
+        assert site.ask("/limited")[0] == 503 and "Retry-After" not in site.ask("/limited")[2]
         assert site.ask("/")[2]["X-Mine"] == "yes"
 
 

@@ -112,7 +112,18 @@ def test_a_canary(host, site, play):
         # The canary ended with the promote: going back does not bring it back.
         play("rollback")
         assert set(colors()) == {live}
+        # So does a deploy, which stops the slot that the visitors were sent to.
+        play("canary", "percent=100")
+        play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_force": True})
+        assert set(colors()) == {live}
     assert client.failed == [] and reloads(host) == before
+
+
+def test_a_rollback_does_not_depend_on_smoke_checks(site, play):
+    live = site.color()
+    play("promote", f"color={other(live)}")
+    play("rollback", {"bluegreen_smoke": [{"path": "/of-the-new-release-only"}]})
+    assert site.color() == live
 
 
 @pytest.mark.parametrize("percent", ["-1", "101", "ten", "1.5"])
@@ -246,6 +257,23 @@ def test_a_hook_that_fails(host, site, play, tmp_path, name):
     assert host.run(f"test -e {ROOT}/lock").rc != 0
     if name == "after_promote":
         play("rollback")
+
+
+def test_a_hook_that_would_leave_hosts_behind(play, tmp_path):
+    bad = tmp_path / "bad.yml"
+    bad.write_text("- name: Once\n  run_once: true\n  ansible.builtin.debug:\n")
+    said(play("promote", {"bluegreen_hooks": {"before_promote": [str(bad)]}}, rc=2), "run_once has no place in a hook")
+
+
+def test_an_alias_that_another_site_has(host, play):
+    theirs = "server { listen 80; server_name taken.test; }"
+    host.check_output(f"echo '{theirs}' | sudo tee /etc/nginx/conf.d/another.conf; sudo nginx -s reload")
+    said(
+        play("setup", {"bluegreen_aliases": ["taken.test"]}, rc=2),
+        "another site of this nginx answers to taken.test already",
+    )
+    host.check_output("sudo rm /etc/nginx/conf.d/another.conf; sudo nginx -s reload")
+    play("setup")
 
 
 def test_a_hook_that_is_not_there(play):

@@ -1,0 +1,127 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import time
+
+import pytest
+from ansible_collections.beamops.bluegreen.plugins.action import preflight
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
+from ansible_collections.beamops.bluegreen.plugins.modules import slot_info
+
+
+@pytest.fixture
+def app(tmp_path):
+    options = {
+        "app": "my_app",
+        "root": str(tmp_path),
+        "domain": "example.com",
+        "ports": {"blue": 4000, "green": 5000},
+        "listen": "80",
+        "tls_listen": "",
+        "service_manager": "systemd",
+        "nginx_conf_dir": "/etc/nginx",
+        "facts_dir": str(tmp_path / "facts"),
+    }
+    return _host.App(options)
+
+
+def make(folder, *names):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("libraries", "expected"),
+    [
+        (["my_app-1.0.0-rc.1", "phoenix-1.7.0", "phoenix_live_view-1.0.0"], "my_app-1.0.0-rc.1"),
+        (["my_app_web-1.0.0", "phoenix-1.7.0"], "my_app_web-1.0.0"),
+        (["other-1.0.0"], "other-1.0.0"),
+        (["other-1.0.0", "phoenix-1.7.0"], None),
+        ([], None),
+    ],
+)
+def test_where_a_release_has_its_static_files(app, tmp_path, libraries, expected):
+    release = "1.0.0-rc.1-aaaaaaaa"
+    lib = tmp_path / "releases" / release / "lib"
+    make(lib, *[f"{name}/priv/static" for name in libraries])
+    found = _host.static_dir(app, release)
+    assert found == (f"{lib}/{expected}/priv/static" if expected else None)
+
+
+def test_what_killed_modules_leave_is_swept_and_nothing_else(app, tmp_path):
+    ours = [
+        ".live.new",
+        ".lock.1.new",
+        ".lock.1.broken",
+        "slots/blue/.env.new",
+        "slots/green/env.former",
+        "facts/.my_app.fact.new",
+        "preview/smoke-abcdef",
+    ]
+    others = [
+        ".bashrc",
+        "lock",
+        "slots/blue/env",
+        "slots/blue/env.former",
+        "slots/blue/deploy.json",
+        "preview/a-token-of-somebody",
+        "facts/.other.fact.new",
+        "releases/1.0.0-aaaaaaaa/bin/my_app",
+    ]
+    for name in ours + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    make(tmp_path, "releases/.unpacking.7/lib", "releases/.removing.8", ".somebody.new")
+    with _host.alone(app):
+        pass
+    assert [name for name in ours if (tmp_path / name).exists()] == []
+    assert [name for name in others if not (tmp_path / name).exists()] == []
+    assert sorted(path.name for path in (tmp_path / "releases").iterdir()) == ["1.0.0-aaaaaaaa"]
+    assert (tmp_path / ".somebody.new").is_dir()
+
+
+def test_only_one_module_is_at_work_on_an_app(app, monkeypatch):
+    monkeypatch.setattr(_host, "ALONE_SECONDS", 0.3)
+    with _host.alone(app):
+        began = time.monotonic()
+        with pytest.raises(_host.Failure, match="is still at work on my_app on this host"), _host.alone(app):
+            pass
+        assert 0.2 < time.monotonic() - began < 3
+    with _host.alone(app):
+        pass
+
+
+def test_a_run_that_lost_the_lock_may_not_act(app, tmp_path):
+    _host.must_hold_lock(app, "")
+    with pytest.raises(_host.Failure, match="does not hold the lock of my_app any more"):
+        _host.must_hold_lock(app, "one")
+    (tmp_path / "lock").write_text('{"run": "two", "holder": "ann@laptop", "operation": "deploy"}')
+    with pytest.raises(_host.Failure, match="ann@laptop does, for deploy"):
+        _host.must_hold_lock(app, "one")
+    _host.must_hold_lock(app, "two")
+
+
+def test_the_age_of_this_process():
+    assert 0 < _host.seconds_since_start() < 3600
+
+
+def test_which_run_decided_what_is_live():
+    a, b = {"color": "blue", "release": "a"}, {"color": "green", "release": "b"}
+    died = {"operation": "rollback", "result": "died", "from": b, "to": a}
+    nothing = [
+        {"operation": "rollback", "result": "failed", "from": a, "to": a},
+        {"operation": "rollback", "result": "died", "from": a, "to": a},
+        {"operation": "maintenance", "result": "ok", "from": a, "to": a},
+    ]
+    assert slot_info.last_run([died, *nothing]) == died
+    ended = {"operation": "rollback", "result": "ok", "from": b, "to": a}
+    assert slot_info.last_run([died, ended, *nothing]) == ended
+    assert slot_info.last_run([]) is None and slot_info.last_run(nothing) is None
+
+
+def test_the_words_of_a_hook():
+    tasks = [{"name": "x", "block": [{"debug": None, "run_once": True}], "rescue": [{"any_errors_fatal": True}]}]
+    assert {"run_once", "any_errors_fatal"} <= preflight.words_of(tasks)
+    assert preflight.words_of(None) == set() and preflight.words_of(["x"]) == set()
