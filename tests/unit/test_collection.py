@@ -52,3 +52,14 @@ def test_every_playbook_is_in_the_readme():
     text = (TOP / "README.md").read_text()
     names = [path.name for path in (TOP / "playbooks").glob("*.yml") if not path.name.startswith("_")]
     assert [name for name in names if f"`{name}" not in text] == []
+
+
+def test_no_document_has_a_gap():
+    for path in [TOP / "README.md", *(TOP / "docs").glob("*.md")]:
+        assert re.findall(r"\b(?:TABLE|FAULTS|TODO|[A-Z]+_LINE)(?:_[A-Z]+)?\b", path.read_text()) == [], path
+
+
+def test_every_link_leads_somewhere():
+    for path in [TOP / "README.md", *(TOP / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
+            assert target.startswith("http") or (path.parent / target).exists(), f"{path}: {target}"

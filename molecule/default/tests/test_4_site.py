@@ -85,7 +85,7 @@ def test_a_preview_token_that_nginx_would_read_otherwise(play, token):
 )
 def test_a_smoke_check_that_fails_stops_the_promote(host, site, play, check, message):
     live = site.color()
-    said(play("promote", {"bluegreen_smoke": [check]}, rc=2), message)
+    said(play("promote", f"color={other(live)}", {"bluegreen_smoke": [check]}, rc=2), message)
     assert site.color() == live
     assert host.check_output(f"sudo ls {ROOT}/preview") == ""
 
@@ -107,7 +107,7 @@ def test_a_canary(host, site, play):
         assert set(colors()) == {live}
         play("canary", "percent=100")
         assert set(colors()) == {other(live)} and site.color() == live
-        play("promote")
+        play("promote", f"color={other(live)}")
         assert set(colors()) == {other(live)} and site.color() == other(live)
         # The canary ended with the promote: going back does not bring it back.
         play("rollback")
@@ -164,7 +164,7 @@ def test_assets_of_the_former_release(host, site, play):
     old = f"/assets/app-{version}-1.js"
     play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_force": True})
     assert site.get(old).status_code == 200 and site.get("/assets/app-0.1.1-2.js").status_code == 404
-    play("promote")
+    play("promote", f"color={other(site.color())}")
     # A page that was loaded before the switch asks for what only the former release has.
     assert site.get("/assets/app-0.1.1-2.js").text == "// 0.1.1 build 2\n"
     assert site.get(old).text == f"// {version} build 1\n"
