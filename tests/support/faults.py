@@ -17,6 +17,7 @@ import os
 import subprocess
 import tarfile
 import threading
+import time
 
 import ansible
 
@@ -55,6 +56,8 @@ class Faults:
         """One fault of a kind."""
         with self._lock:
             self.tried[kind] = self.tried.get(kind, 0) + 1
+        # Shown where a test fails, to be held against the times of requests that failed.
+        print(time.strftime("%H:%M:%S"), kind, name)
         with self.noted(f"{kind}: {name}"):
             yield
 

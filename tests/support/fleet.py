@@ -62,8 +62,9 @@ def asking(*but):
     finally:
         for client in clients.values():
             client.__exit__()
-    assert {host: client.failed for host, client in clients.items()} == {host: [] for host in clients}
-    assert all(client.asked > 10 for client in clients.values())
+    failed = {host: client.failed for host, client in clients.items() if client.failed}
+    asked = {host: client.asked for host, client in clients.items()}
+    assert not failed and min(asked.values()) > 10, f"asked {asked}, failed {failed}"
 
 
 def serving(*but):

@@ -189,7 +189,7 @@ def test_what_passes_for_the_site_cannot_be_read_otherwise(text):
         _rules.check_token,
         lambda value: _rules.check_assets([value])[0],
         lambda value: _rules.check_aliases([value], "example.com")[0],
-        lambda value: _rules.check_url_path(value),
+        _rules.check_url_path,
     ):
         try:
             passed = check(text)
