@@ -32,7 +32,9 @@ def _read(path):
 def _started(pid):
     """Start time of a process, in clock ticks since boot: a pid comes again, the pair does not."""
     text = _read(f"/proc/{pid}/stat")
-    return text[text.rindex(")") + 2 :].split()[19] if text else None
+    fields = text[text.rindex(")") + 2 :].split() if text else ["X"]
+    # One that has ended, and whose parent has not asked yet, is over too.
+    return None if fields[0] in "ZX" else fields[19]
 
 
 def _machine():

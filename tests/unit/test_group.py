@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _slots
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _group
@@ -226,6 +227,15 @@ def test_a_dead_controller_is_told_from_a_live_one_and_from_another_machine():
     assert not _controller.is_dead(me)
     assert _controller.is_dead({**me, "started": "1"})
     assert _controller.is_dead({**me, "pid": 2**22 + 1})
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    started = me["started"]
+    while _controller._started(child):
+        time.sleep(0.01)
+    # Nobody has waited for it yet.
+    assert _controller.is_dead({**me, "pid": child, "started": started})
+    os.waitpid(child, 0)
     assert not _controller.is_dead({**me, "machine": "another", "started": "1"})
     assert not _controller.is_dead(None) and not _controller.is_dead({})
 
