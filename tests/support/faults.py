@@ -49,7 +49,8 @@ class Faults:
             yield
         except (AssertionError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
             with self._lock:
-                self.fatal.append(f"{name}: {str(error) or repr(error)}"[:6000])
+                # Of what a playbook printed, the end says why.
+                self.fatal.append(f"{name}: {(str(error) or repr(error))[-6000:]}")
 
     @contextlib.contextmanager
     def one(self, kind, name):
