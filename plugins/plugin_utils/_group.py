@@ -187,11 +187,13 @@ def rollback_plan(infos, force=False):
     Refused, without force, if migrations have run since, as far as the app tells: the former release does not know them.
     """
     plan, failed = {}, []
+    # Killed while it freed its locks, a rollback has ended on some hosts and died on others: it is finished on all of them.
+    died = {info["last_run"].get("run") for info in infos.values() if _went_back(info, ("died",))}
     for host, info in infos.items():
         goal = info["rollback"]
         if _unsure(info):
             failed.append(_refusal(host, _unsure(info)))
-        elif _went_back_and_died(info):
+        elif _went_back(info, ("died", "ok")) and info["last_run"].get("run") in died:
             plan[host] = {"release": _held(info, info["live"]), "color": info["live"], "take": False, "already": True}
         elif goal.get("refused"):
             failed.append(_refusal(host, goal["refused"]))
@@ -209,15 +211,16 @@ def rollback_plan(infos, force=False):
     return _one_release(plan, failed)
 
 
-def _went_back_and_died(info):
-    """Whether the last run here was a rollback that was killed after it had switched.
+def _went_back(info, results):
+    """Whether the last run here was a rollback that switched, and ended in one of these ways.
 
-    A rollback that is run again to finish that one must not go back one release further.
+    A rollback that is run again to finish one that was killed must not go back one release further.
     """
     last = info.get("last_run") or {}
     went = last.get("to") or {}
     return (
-        (last.get("operation"), last.get("result")) == ("rollback", "died")
+        last.get("operation") == "rollback"
+        and last.get("result") in results
         and went != last.get("from")
         and went.get("color") == info["live"]
         and went.get("release") == _held(info, info["live"])

@@ -291,6 +291,10 @@ def test_a_rollback_that_was_killed_is_finished_and_goes_no_further():
     assert plan["ok"], plan
     assert plan["hosts"]["web1"] == {"release": A, "color": "blue", "take": False, "already": True}
     assert plan["hosts"]["web2"]["release"] == A and not plan["hosts"]["web2"]["already"]
+    # Killed while it freed its locks: it had ended on some hosts already, and goes no further there either.
+    half = info(last_run={**went["last_run"], "result": "ok"}, rollback={"release": C, "color": "green", "take": True})
+    plan = _group.rollback_plan({"web1": went, "web2": half})
+    assert plan["ok"] and plan["hosts"]["web2"]["already"], plan
     # One that came to its end is not finished again: the next one goes further.
     ended = info(last_run={**went["last_run"], "result": "ok"}, rollback={"release": C, "color": "green", "take": True})
     assert _group.rollback_plan({"web1": ended})["hosts"]["web1"]["release"] == C

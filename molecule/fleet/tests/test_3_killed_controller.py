@@ -77,7 +77,12 @@ def test_the_controller_is_killed_after_each_task(story, tmp_path):
             for index, command in enumerate(commands):
                 points[index] = number_of_points(command, tmp_path)
                 wanted[index] = pictures()
-        faults = iter(chosen(range(1, max(points[index] for index in kill) + 1)))
+        last = max(points[index] for index in kill)
+        if story == "rollback":
+            # Once it has freed its locks it has ended, and the next rollback is another one, which goes further back. What
+            # is left then is a look at the hosts and a table.
+            last -= 4
+        faults = iter(chosen(range(1, last + 1)))
         index, point = 0, next(faults)
         while point:
             if index not in kill or point > points[index]:
