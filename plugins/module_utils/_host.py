@@ -171,6 +171,7 @@ class App:
         self.switch_journal = f"{self.root}/switch.json"
         self.preview = f"{self.root}/preview"
         self.maintenance = f"{self.root}/maintenance/on"
+        self.maintenance_page = f"{self.root}/maintenance/page.html"
         self.former_static = f"{self.root}/former-static"
         self.facts_file = f"{facts_dir}/{self.name}.fact"
 
@@ -407,17 +408,6 @@ def end_canary(app, color):
         remove(f"{folder}/{name}")
 
 
-def connections(port):
-    """How many TCP connections somebody has to a port of this host, by /proc (ss may be missing)."""
-    count = 0
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in (read_text(table) or "").splitlines()[1:]:
-            fields = line.split()
-            # 01 is ESTABLISHED; the local side has the port, so each connection counts once.
-            count += fields[3] == "01" and int(fields[1].rsplit(":", 1)[1], 16) == port
-    return count
-
-
 def static_dir(app, release):
     """Where a release has its static files, priv/static of the app, or of the one app in it that has any; V(None) if none."""
     lib = f"{app.release_dir(release)}/lib"
@@ -598,15 +588,25 @@ def family(pid):
     return result
 
 
-def listening(port):
-    """Inodes of the sockets that listen on a TCP port, of whatever address."""
+def _sockets_at(port, state):
+    """Inodes of the TCP sockets with this local port, of whatever address, that are in a state of the kernel's."""
     inodes = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (read_text(table) or "").splitlines()[1:]:
             fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rsplit(":", 1)[1], 16) == port:
+            if fields[3] == state and int(fields[1].rsplit(":", 1)[1], 16) == port:
                 inodes.append(fields[9])
     return inodes
+
+
+def listening(port):
+    """Inodes of the sockets that listen on a TCP port."""
+    return _sockets_at(port, "0A")
+
+
+def connections(port):
+    """How many established TCP connections somebody has to a port of this host, by /proc (ss may be missing)."""
+    return len(_sockets_at(port, "01"))
 
 
 def holder_of(port):

@@ -244,11 +244,12 @@ def work(module, app):
     state, found = module.params["state"], read(app)
     if state == "absent":
         return free(module, app, found)
+    act = take if state == "present" else break_it
     if module.check_mode or (state == "present" and found and found["run"] != module.params["run"]):
-        return (take if state == "present" else break_it)(module, app, found)
+        return act(module, app, found)
     # Whoever takes over from a dead run waits for what that one's modules are still doing on this host.
     with _host.alone(app):
-        return (take if state == "present" else break_it)(module, app, read(app))
+        return act(module, app, read(app))
 
 
 def main():

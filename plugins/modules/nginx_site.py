@@ -126,9 +126,8 @@ def make_folders(app):
     for folder in (app.canary("blue"), app.canary("green"), os.path.dirname(app.maintenance)):
         os.makedirs(folder, mode=0o755, exist_ok=True)
     os.makedirs(app.preview, mode=0o711, exist_ok=True)
-    page = f"{os.path.dirname(app.maintenance)}/page.html"
-    if not os.path.exists(page):
-        _host.write_file(page, DEFAULT_PAGE, 0o644)
+    if not os.path.exists(app.maintenance_page):
+        _host.write_file(app.maintenance_page, DEFAULT_PAGE, 0o644)
 
 
 def put_token(app, token):

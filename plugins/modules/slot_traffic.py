@@ -141,7 +141,7 @@ def work(module, app):
             changed, percent = True, wanted
             if not module.check_mode:
                 set_canary(app, idle, wanted)
-    page = f"{os.path.dirname(app.maintenance)}/page.html"
+    page = app.maintenance_page
     text = params["page"]
     if params["maintenance"] and text and _host.read_text(page) != text:
         changed = True

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import socket
 import time
 
 import pytest
@@ -101,6 +102,17 @@ def test_a_run_that_lost_the_lock_may_not_act(app, tmp_path):
     with pytest.raises(_host.Failure, match="ann@laptop does, for deploy"):
         _host.must_hold_lock(app, "one")
     _host.must_hold_lock(app, "two")
+
+
+def test_who_listens_and_how_many_are_connected():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        assert _host.listening(port) == [] and _host.connections(port) == 0
+        server.listen()
+        assert len(_host.listening(port)) == 1 and _host.connections(port) == 0
+        with socket.create_connection(("127.0.0.1", port)), server.accept()[0]:
+            assert len(_host.listening(port)) == 1 and _host.connections(port) == 1
 
 
 def test_how_long_a_module_is_at_work():
