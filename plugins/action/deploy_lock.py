@@ -13,6 +13,7 @@ import os
 from ansible import constants as C
 from ansible import context
 from ansible.plugins.action import ActionBase
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
 
 _MODULE = "beamops.bluegreen.deploy_lock"
@@ -40,8 +41,7 @@ class ActionModule(ActionBase):
 
     def _take_over(self, args, refused, task_vars):
         held = refused["lock"]
-        own = ("run", "holder", "operation", "host", "controller")
-        app = {name: value for name, value in args.items() if name not in own}
+        app = {name: value for name, value in args.items() if name in _host.APP_OPTIONS}
         broken = self._execute_module(
             module_name=_MODULE,
             module_args={**app, "state": "broken", "run": held["run"], "force": True},

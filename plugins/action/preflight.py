@@ -118,6 +118,11 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         args = dict(self._task.args)
+        if args.get("left_out"):
+            raise AnsibleActionFail(
+                f"--limit leaves out {', '.join(args['left_out'])} of the group {args['settings']['hosts']}, and a group that is "
+                "only partly switched serves two versions. To do it all the same: -e bluegreen_partial=true"
+            )
         known = {f"bluegreen_{name}" for name in args["settings"]}
         wrong = misspelt(task_vars, known) + check(args["settings"])
         wrong += near_misses(load_extra_vars(self._loader))

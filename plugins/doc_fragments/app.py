@@ -54,3 +54,47 @@ attributes:
   diff_mode:
     description: Can show what changed, or would change, in diff mode.
 """
+
+    # What of a slot counts as healthy.
+    HEALTH = r"""
+options:
+  health_path:
+    description: URL path that tells the health of a slot.
+    type: str
+    default: /
+  health_status:
+    description: HTTP status that a healthy slot answers with.
+    type: int
+    default: 200
+"""
+
+    # What V(slot_info) can be asked for beside that.
+    LOOK = r"""
+options:
+  history:
+    description: How many lines of history to return.
+    type: int
+    default: 0
+  expected_files:
+    description:
+      - The files of set-up, each with C(path) and the C(sha256) of its text.
+      - What is missing or differs comes back as RV(setup_needed).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Where the file belongs.
+        type: path
+        required: true
+      sha256:
+        description: SHA-256 of the text that set-up would put there, hexadecimal.
+        type: str
+      content:
+        description: The text itself, where it depends on the nginx of the host. Not logged, for it is long.
+        type: str
+  preview_token:
+    description: The preview token that ought to be set, for RV(setup_needed). Not looked at without O(expected_files).
+    type: str
+    default: ''
+"""

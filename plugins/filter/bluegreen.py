@@ -21,6 +21,14 @@ def _registered(hostvars, hosts, name):
     return found
 
 
+def _infos(hostvars, hosts):
+    """host to what it told when it was locked, or when it was only looked at; only for hosts that did."""
+    found = _registered(hostvars, hosts, "__bluegreen_info")
+    locked = _registered(hostvars, hosts, "__bluegreen_lock")
+    found.update({host: result["info"] for host, result in locked.items() if result.get("info")})
+    return found
+
+
 def slot_env(env, env_file=None):
     try:
         user = _envfile.read_dotenv(env_file) if env_file else {}
@@ -40,7 +48,7 @@ def verdict(hostvars, hosts, steps, without_lost=False):
 
 
 def deploy_plan(hostvars, hosts, force=False):
-    infos = _registered(hostvars, hosts, "__bluegreen_info")
+    infos = _infos(hostvars, hosts)
     later = _registered(hostvars, hosts, "__bluegreen_setup")
     infos.update({host: info for host, info in later.items() if info.get("ok")})
     installed = _registered(hostvars, hosts, "__bluegreen_release")
@@ -49,19 +57,19 @@ def deploy_plan(hostvars, hosts, force=False):
 
 def switch_plan(hostvars, hosts, color=None, deployed=False):
     results = _registered(hostvars, hosts, "__bluegreen_deployed") if deployed else None
-    return _group.switch_plan(_registered(hostvars, hosts, "__bluegreen_info"), color or None, results)
+    return _group.switch_plan(_infos(hostvars, hosts), color or None, results)
 
 
 def canary_plan(hostvars, hosts, percent):
-    return _group.canary_plan(_registered(hostvars, hosts, "__bluegreen_info"), percent)
+    return _group.canary_plan(_infos(hostvars, hosts), percent)
 
 
 def rollback_plan(hostvars, hosts, force=False):
-    return _group.rollback_plan(_registered(hostvars, hosts, "__bluegreen_info"), force)
+    return _group.rollback_plan(_infos(hostvars, hosts), force)
 
 
 def history_lines(hostvars, hosts):
-    return _group.history_lines(_registered(hostvars, hosts, "__bluegreen_info"))
+    return _group.history_lines(_infos(hostvars, hosts))
 
 
 def failure_lines(judged, operation, after=""):
@@ -71,20 +79,36 @@ def failure_lines(judged, operation, after=""):
 def deploy_lines(hostvars, hosts):
     installed = _registered(hostvars, hosts, "__bluegreen_release")
     releases = {host: result.get("release") for host, result in installed.items()}
-    return _group.deploy_lines(_registered(hostvars, hosts, "__bluegreen_info"), releases)
+    return _group.deploy_lines(_infos(hostvars, hosts), releases)
 
 
 def switch_lines(hostvars, hosts, plan):
-    return _group.switch_lines(_registered(hostvars, hosts, "__bluegreen_info"), plan)
+    return _group.switch_lines(_infos(hostvars, hosts), plan)
+
+
+def ending(hostvars, hosts, story):
+    results = {host: {"ended": (hostvars[host] if host in hostvars else {}).get("__bluegreen_ended")} for host in hosts}
+    end = _group.verdict(results, hosts, ["ended?"])
+    return _group.ending(story, end, status_lines(hostvars, hosts))
 
 
 def status_lines(hostvars, hosts):
-    infos = {host: hostvars[host].get("__bluegreen_info") or {} for host in hosts}
+    infos = _last(hostvars, hosts)
     return _group.status_lines(infos) + _group.next_lines(infos)
 
 
 def in_doubt(hostvars, hosts):
-    return _group.in_doubt({host: hostvars[host].get("__bluegreen_info") or {} for host in hosts})
+    return _group.in_doubt(_last(hostvars, hosts))
+
+
+def _last(hostvars, hosts):
+    """host to what it told in the end, or to the result that says why it did not."""
+    found = {}
+    for host in hosts:
+        known = hostvars[host] if host in hostvars else {}
+        result = known.get("__bluegreen_ended") or known.get("__bluegreen_info") or {}
+        found[host] = {"ok": True, **result["info"]} if result.get("info") else result
+    return found
 
 
 class FilterModule:
@@ -100,6 +124,7 @@ class FilterModule:
             "failure_lines": failure_lines,
             "deploy_lines": deploy_lines,
             "switch_lines": switch_lines,
+            "ending": ending,
             "status_lines": status_lines,
             "history_lines": history_lines,
             "in_doubt": in_doubt,

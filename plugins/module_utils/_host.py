@@ -33,6 +33,8 @@ APP_OPTIONS = dict(
     facts_dir=dict(type="path", default="/etc/ansible/facts.d"),
 )
 
+# What of a slot counts as healthy. Documented in the fragment app.health.
+HEALTH_OPTIONS = dict(health_path=dict(type="str", default="/"), health_status=dict(type="int", default=200))
 
 _LOADED = time.monotonic()
 
@@ -180,6 +182,10 @@ class App:
 
     def env_file(self, color):
         return f"{self.slot(color)}/env"
+
+    def env_former(self, color):
+        """The env that a slot had before the deploy that is under way; gone once the deploy is confirmed."""
+        return f"{self.slot(color)}/env.former"
 
     def journal(self, color):
         """Says what a slot held before the deploy that is under way; gone once the deploy is confirmed."""
@@ -368,12 +374,18 @@ def sweep(app):
     for color in COLORS:
         if not os.path.exists(app.journal(color)):
             # A deploy was confirmed, and killed before it could let go of the former environment.
-            doomed.append(f"{app.slot(color)}/env.former")
+            doomed.append(app.env_former(color))
     for path in doomed:
         if not os.path.isdir(path) or is_link(path):
             remove(path)
         elif path.startswith(f"{app.releases}/"):
             remove_tree(path)
+
+
+def forget_former(app, color):
+    """Let go of what a slot held before its last deploy."""
+    remove(app.journal(color))
+    remove(app.env_former(color))
 
 
 def must_hold_lock(app, run):

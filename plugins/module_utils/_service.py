@@ -279,6 +279,33 @@ def answers(app, color, pid, path, timeout=5.0):
     return answer
 
 
+def must_be_ready(app, color, params):
+    """Returns the release of a slot that can take traffic. Raises: Failure.
+
+    :param params: options C(health_path), C(health_status) and C(run); and C(release), if it has to be just that.
+    """
+    held = app.held(color)
+    if not held:
+        raise Failure(f"{color} holds no release; deploy.yml puts one into it")
+    release, path = held["release"], params["health_path"]
+    if params.get("release") and release != params["release"]:
+        raise Failure(f"{color} holds {release}, not {params['release']}")
+    journal = _host.read_json(app.journal(color))
+    # This run may have put the release there itself, and confirms that in the end.
+    if journal and journal["run"] != params["run"]:
+        raise Failure(
+            f"the deploy of {journal['release']} to {color} was cut short ({journal['at']}); run deploy.yml again"
+        )
+    pid = service(app, color).pid()
+    answer = answers(app, color, pid, path) if pid else {"error": "it does not run"}
+    if answer.get("status") != params["health_status"]:
+        raise Failure(
+            f"{color} ({release}) is not healthy: GET {path} on port {app.ports[color]}: {_host.describe(answer)}; "
+            "see status.yml, and deploy.yml starts it again"
+        )
+    return release
+
+
 def wait_until_healthy(slot_service, path, expected, timeout):
     """Wait for two good answers in a row of the slot's own process. Returns the seconds it took. Raises: Failure.
 

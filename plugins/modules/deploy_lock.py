@@ -14,10 +14,14 @@ description:
   - When it is freed, a line of history is written. It says who did what, from where to where, how long it took, and how it
     went.
   - A lock belongs to a run. Taking what the run holds already, and freeing what it does not hold, change nothing.
+  - Tells what M(beamops.bluegreen.slot_info) tells, too, when it is taken and when it is freed. A run on a host costs more
+    than looking.
 author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
   - beamops.bluegreen.app
+  - beamops.bluegreen.app.health
+  - beamops.bluegreen.app.look
 attributes:
   check_mode:
     support: full
@@ -27,7 +31,7 @@ options:
   state:
     description:
       - V(present) takes the lock, or fails and says who holds it.
-      - V(absent) frees it if O(run) holds it.
+      - V(absent) frees it if O(run) holds it, after it has confirmed what the run deployed (O(confirm)).
       - V(broken) removes the lock of another run if it is stale, or with O(force).
     type: str
     choices: [present, absent, broken]
@@ -64,6 +68,20 @@ options:
     description: Age in seconds from which a lock counts as left behind.
     type: int
     default: 1800
+  confirm:
+    description:
+      - For V(absent), the slot whose deploy was good. It lets go of its former content, and releases that nothing needs any
+        more are removed.
+    type: str
+    choices: [blue, green]
+  migrations:
+    description: With O(confirm), the versions of the migrations that have run, to be noted with the release of the slot.
+    type: list
+    elements: str
+  keep_releases:
+    description: With O(confirm), how many releases to keep beside those in slots and the last one that was live.
+    type: int
+    default: 5
   force:
     description: Break a lock that is not stale.
     type: bool
@@ -97,6 +115,15 @@ msg:
   description: What was done, or who holds the lock.
   type: str
   returned: always
+info:
+  description: What M(beamops.bluegreen.slot_info) returns, as it is after the lock was taken or freed.
+  type: dict
+  returned: success, unless O(state=broken)
+actions:
+  description: What was done to confirm a deploy, in words.
+  type: list
+  elements: str
+  returned: with O(confirm)
 """
 
 import calendar
@@ -104,9 +131,10 @@ import json
 import os
 import time
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _slots
+from ansible_collections.beamops.bluegreen.plugins.module_utils._info import LOOK_OPTIONS, look
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import COLORS, Refused
 
 # About 150 KB; older lines are dropped.
 HISTORY_LINES = 500
@@ -206,13 +234,65 @@ def take(module, app, found):
 
 
 def free(module, app, found):
-    params = module.params
-    if not found or found["run"] != params["run"]:
-        return {"msg": "this run does not hold the lock", "lock": found}
-    if not module.check_mode:
-        write_down(app, found, params["result"], params["why"])
-        _host.remove(app.lock)
-    return {"changed": True, "msg": "freed the lock", "lock": found}
+    params, wrong, result = module.params, None, {"msg": "this run does not hold the lock", "lock": found}
+    ours = bool(found) and found["run"] == params["run"]
+    if params["confirm"] and (ours or module.check_mode):
+        try:
+            args = (params["confirm"], params["migrations"], params["keep_releases"], module.check_mode)
+            result["actions"] = confirm(app, *args)
+        except (_host.Failure, Refused, OSError) as error:
+            # It keeps neither the lock nor the group: the slot runs what it should.
+            wrong = f"{params['confirm']} runs its new release, but could not let go of the former one: {error}"
+    if ours:
+        if not module.check_mode:
+            write_down(app, found, "failed" if wrong else params["result"], wrong or params["why"])
+            _host.remove(app.lock)
+        result.update(changed=True, msg="freed the lock")
+    result["info"] = look(app, params)
+    if wrong:
+        raise _host.Failure(wrong, info=result["info"])
+    return result
+
+
+def confirm(app, color, migrations, keep_releases, check):
+    """The group is good: nobody needs the former content of the slot any more. Returns what is done, in words."""
+    actions = []
+
+    def do(words, effect, *args):
+        actions.append(words)
+        if not check:
+            effect(*args)
+
+    held = app.held(color)
+    release = held["release"] if held else None
+    if os.path.exists(app.journal(color)):
+        do(f"confirm {release} in {color}", _host.forget_former, app, color)
+    if migrations is not None and migrations != _host.read_json(app.migrations_file(release)):
+        do(f"note {len(migrations)} migrations of {release}", note_migrations, app, release, migrations)
+    facts = app.facts()
+    if not check and app.write_facts(facts):
+        actions.append("write the facts")
+    protected = {entry["release"] for entry in facts["was_live"][:1]}
+    for slot in COLORS:
+        protected.add((app.held(slot) or {}).get("release"))
+        protected.add(((_host.read_json(app.journal(slot)) or {}).get("former") or {}).get("release"))
+    for one in _slots.prune(app.kept(), protected, keep_releases):
+        do(f"remove {one}", remove_release, app, one)
+    return actions
+
+
+def note_migrations(app, release, versions):
+    os.makedirs(f"{app.root}/former", mode=0o700, exist_ok=True)
+    _host.write_json(app.migrations_file(release), versions)
+
+
+def remove_release(app, release):
+    # Renamed first: what is called like a release is one, whole, until it is gone.
+    doomed = f"{app.releases}/.removing.{os.getpid()}"
+    os.rename(app.release_dir(release), doomed)
+    _host.remove_tree(doomed)
+    _host.remove(app.former_env(release))
+    _host.remove(app.migrations_file(release))
 
 
 def break_it(module, app, found):
@@ -241,20 +321,26 @@ def break_it(module, app, found):
 
 
 def work(module, app):
-    state, found = module.params["state"], read(app)
-    if state == "absent":
-        return free(module, app, found)
-    act = take if state == "present" else break_it
-    if module.check_mode or (state == "present" and found and found["run"] != module.params["run"]):
-        return act(module, app, found)
-    # Whoever takes over from a dead run waits for what that one's modules are still doing on this host.
-    with _host.alone(app):
-        return act(module, app, read(app))
+    params, found = module.params, read(app)
+    state, ours = params["state"], bool(found) and found["run"] == params["run"]
+    act = {"present": take, "absent": free, "broken": break_it}[state]
+    # Freeing does not wait: a module that hangs must not keep the lock.
+    at_once = params["confirm"] is None if state == "absent" else state == "present" and found and not ours
+    if module.check_mode or at_once:
+        result = act(module, app, found)
+    else:
+        # Whoever takes over from a dead run waits for what that one's modules are still doing on this host.
+        with _host.alone(app):
+            result = act(module, app, read(app))
+    if state == "present":
+        result["info"] = look(app, params)
+    return result
 
 
 def main():
     run_module(
         dict(
+            **LOOK_OPTIONS,
             state=dict(type="str", choices=["present", "absent", "broken"], default="present"),
             run=dict(type="str", default=""),
             holder=dict(type="str", default=""),
@@ -263,6 +349,9 @@ def main():
             controller=dict(type="dict"),
             result=dict(type="str", choices=["ok", "failed"], default="ok"),
             why=dict(type="str", default=""),
+            confirm=dict(type="str", choices=["blue", "green"]),
+            migrations=dict(type="list", elements="str"),
+            keep_releases=dict(type="int", default=5),
             stale_after=dict(type="int", default=1800),
             force=dict(type="bool", default=False),
         ),

@@ -29,6 +29,11 @@ options:
     description: The variables of the collection, without their prefix.
     type: dict
     required: true
+  left_out:
+    description: Hosts of the group that C(--limit) leaves out; any are refused.
+    type: list
+    elements: str
+    default: []
   color:
     description: The color that was named on the command line, if any.
     type: str

@@ -17,46 +17,13 @@ author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
   - beamops.bluegreen.app
+  - beamops.bluegreen.app.health
+  - beamops.bluegreen.app.look
 attributes:
   check_mode:
     support: full
   diff_mode:
     support: none
-options:
-  health_path:
-    description: URL path that tells the health of a slot.
-    type: str
-    default: /
-  health_status:
-    description: HTTP status that a healthy slot answers with.
-    type: int
-    default: 200
-  history:
-    description: How many lines of history to return.
-    type: int
-    default: 0
-  expected_files:
-    description:
-      - The files of set-up, each with C(path) and the C(sha256) of its text.
-      - What is missing or differs comes back as RV(setup_needed).
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      path:
-        description: Where the file belongs.
-        type: path
-        required: true
-      sha256:
-        description: SHA-256 of the text that set-up would put there, hexadecimal.
-        type: str
-      content:
-        description: The text itself, where it depends on the nginx of the host. Not logged, for it is long.
-        type: str
-  preview_token:
-    description: The preview token that ought to be set, for RV(setup_needed). Not looked at without O(expected_files).
-    type: str
-    default: ''
 """
 
 EXAMPLES = r"""
@@ -196,196 +163,12 @@ is_root:
   returned: success
 """
 
-import hashlib
-import json
-import os
-import pwd
-
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _nginx, _service, _slots
+from ansible_collections.beamops.bluegreen.plugins.module_utils._info import LOOK_OPTIONS, look
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import (
-    COLORS,
-    Refused,
-    check_url_path,
-    other,
-    release_version,
-)
-
-
-def digest(text):
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def setup_needed(app, params, nginx_version):
-    """Paths of what set-up would write. Without O(expected_files) nobody asked."""
-    expected, found = {}, []
-    for file in params["expected_files"]:
-        expected[file["path"]] = file["sha256"] or digest(_nginx.fit(file["content"], nginx_version))
-    stamp = f"{app.root}/site.sha256"
-    if stamp in expected:
-        # It holds the hash of the site that nginx was last proven to have loaded.
-        expected[stamp] = digest(expected[f"{app.nginx_conf_dir}/conf.d/{app.name}.conf"])
-    for path, sha256 in expected.items():
-        try:
-            with open(path, "rb") as stream:
-                fine = hashlib.sha256(stream.read()).hexdigest() == sha256
-        except OSError:
-            fine = False
-        if not fine:
-            found.append(path)
-    if expected and not _host.has_token(app, params["preview_token"]):
-        found.append(app.preview)
-    return found
-
-
-def pending(journal):
-    """What the journal of a deploy that is not confirmed says, without the facts in it."""
-    if not journal:
-        return None
-    return {**{name: journal[name] for name in ("release", "at", "run")}, "former": journal["former"]["release"]}
-
-
-def foreign(app):
-    """Sentences for what already has the app's name on this host and is not ours: set-up would overwrite it."""
-    found = []
-    try:
-        home = pwd.getpwnam(app.name).pw_dir
-        if app.service_manager == "systemd" and home != app.root:
-            found.append(
-                f"this host has a user {app.name} already, whose home is {home}, not {app.root}; rename the app"
-            )
-    except KeyError:
-        pass
-    units = [
-        f"{place}/{app.name}@.service"
-        for place in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-    ]
-    for path in [*units, f"{app.nginx_conf_dir}/conf.d/{app.name}.conf"]:
-        text = _host.read_text(path)
-        if text is not None and _host.MARK not in text:
-            found.append(f"{path} is there already, and is not of beamops.bluegreen; move it away, or rename the app")
-    return found
-
-
-def history(app, count):
-    """The last operations on this host, oldest first. A damaged line is left out."""
-    found = []
-    for line in (_host.read_text(app.history) or "").splitlines()[-count:] if count > 0 else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
-
-
-def last_run(entries):
-    """The last operation that decided what is live; one that failed and left it as it was decided nothing."""
-    for entry in reversed(entries):
-        decides = entry.get("operation") in ("deploy", "promote", "rollback")
-        if decides and (entry.get("result") == "ok" or entry.get("from") != entry.get("to")):
-            return entry
-    return None
-
-
-def look_at_slot(app, color, facts, params):
-    held = app.held(color)
-    release = held["release"] if held else None
-    slot_facts = facts["slots"][color] or {}
-    if slot_facts.get("release") != release:
-        slot_facts = {}
-    pid = _service.service(app, color).pid() if release or app.service_manager == "daemon" else None
-    answer = _service.answers(app, color, pid, params["health_path"], 2.0) if pid else {"error": "not running"}
-    journal = _host.read_json(app.journal(color))
-    return {
-        "color": color,
-        "port": app.ports[color],
-        "connections": _host.connections(app.ports[color]),
-        "release": release,
-        "version": release_version(release) if release else None,
-        "sha256": held["sha256"] if held else None,
-        "deployed_at": slot_facts.get("deployed_at"),
-        "promoted_at": slot_facts.get("promoted_at"),
-        "running": bool(pid),
-        "pid": pid,
-        "healthy": answer.get("status") == params["health_status"],
-        "health": _host.describe(answer),
-        "process_release": _service.process_release(app, pid) if pid else None,
-        "pending": pending(journal),
-    }
-
-
-def look(module, app):
-    params = module.params
-    check_url_path(params["health_path"])
-    written, problem = app.facts_as_written()
-    problems = [problem] if problem else []
-    link = None
-    try:
-        link = app.link()
-    except _host.Failure as error:
-        problems.append(str(error))
-    live = link or written["live"] or "blue"
-    # What the facts ought to say: a run may have died before it could write them.
-    facts = app.facts() if link else written
-    slots = {color: look_at_slot(app, color, facts, params) for color in COLORS}
-    nginx_says, why_not = _host.deployment_id(app)
-    nginx_version = _nginx.Nginx(app).version()
-    info = {
-        "live": live,
-        "idle": other(live),
-        "target": _slots.target_slot(live, {color: _slots.counts(slots[color]) for color in COLORS}),
-        "link": link,
-        "deployment_id": nginx_says,
-        "deployment_id_error": why_not,
-        "previous": facts["previous"],
-        "slots": slots,
-        "releases": app.kept(),
-        "facts": written,
-        "problems": problems,
-        "traffic_unsure": bool(link and nginx_says and nginx_says != link)
-        or (link is None and _host.is_link(app.live)),
-        "refusals": _host.port_conflicts(app, link) + foreign(app),
-        "rolled_back": facts["rolled_back"],
-        "history": history(app, params["history"]),
-        "last_run": last_run(history(app, 50)),
-        "migrations": app.migrations(),
-        "canary": app.canary_percent(other(live)),
-        "maintenance": os.path.exists(app.maintenance),
-        "setup_needed": setup_needed(app, params, nginx_version),
-        "lock": _host.read_json(app.lock),
-        "nginx_version": nginx_version,
-        "is_root": os.geteuid() == 0,
-    }
-    info["disagreements"] = _slots.disagreements(info)
-    info["migrate"] = _slots.migrate_color(info)
-    try:
-        info["rollback"] = _slots.rollback_target(facts, info["releases"])
-    except Refused as error:
-        info["rollback"] = {"refused": str(error)}
-    return info
 
 
 def main():
-    run_module(
-        dict(
-            health_path=dict(type="str", default="/"),
-            health_status=dict(type="int", default=200),
-            history=dict(type="int", default=0),
-            expected_files=dict(
-                type="list",
-                elements="dict",
-                default=[],
-                options=dict(
-                    path=dict(type="path", required=True),
-                    sha256=dict(type="str"),
-                    content=dict(type="str", no_log=True),
-                ),
-            ),
-            preview_token=dict(type="str", default="", no_log=True),
-        ),
-        look,
-        alone=False,
-    )
+    run_module(LOOK_OPTIONS, lambda module, app: look(app, module.params), alone=False)
 
 
 if __name__ == "__main__":

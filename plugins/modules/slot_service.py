@@ -17,6 +17,7 @@ author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
   - beamops.bluegreen.app
+  - beamops.bluegreen.app.health
 attributes:
   check_mode:
     support: full
@@ -30,15 +31,15 @@ options:
     required: true
   state:
     description:
-      - V(deployed) puts O(release) into the slot and starts it. The former content is kept until V(confirmed) or V(restored).
-      - V(confirmed) lets go of the former content and removes releases that nothing needs any more.
+      - V(deployed) puts O(release) into the slot and starts it. The former content is kept until V(restored), or until
+        M(beamops.bluegreen.deploy_lock) confirms the deploy.
       - V(restored) gives the slot back its former content, if a deploy was not confirmed; otherwise it does nothing.
       - V(started) and V(restarted) run what the slot holds and wait until it is healthy.
       - V(drained) waits until nobody has a connection to the slot any more, for O(drain_timeout) at the most. What is left
         then is no failure, and is said.
       - V(stopped) ends the process with SIGTERM, and SIGKILL after O(stop_timeout).
     type: str
-    choices: [deployed, confirmed, restored, started, restarted, drained, stopped]
+    choices: [deployed, restored, started, restarted, drained, stopped]
     required: true
   release:
     description: Id of the release to put into the slot. Required for V(deployed).
@@ -52,14 +53,6 @@ options:
     description: Name of the run, kept with the former content.
     type: str
     default: ''
-  health_path:
-    description: URL path that tells the health of the slot.
-    type: str
-    default: /
-  health_status:
-    description: HTTP status that a healthy slot answers with.
-    type: int
-    default: 200
   health_timeout:
     description: Seconds until the slot must be healthy.
     type: int
@@ -72,14 +65,6 @@ options:
     description: Seconds that V(drained) waits.
     type: int
     default: 0
-  migrations:
-    description: Versions of all migrations that have run by now, for V(confirmed) to note down with the release.
-    type: list
-    elements: str
-  keep_releases:
-    description: How many releases V(confirmed) keeps beside those that are in a slot or were last live.
-    type: int
-    default: 5
 """
 
 EXAMPLES = r"""
@@ -144,7 +129,6 @@ import time
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _host, _rules, _service, _slots
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import COLORS
 
 LOG_LINES = 20
 
@@ -160,7 +144,7 @@ class Slot:
         self.service = _service.service(app, self.color)
         self.link = f"{app.slot(self.color)}/release"
         self.env_file = app.env_file(self.color)
-        self.former_env = f"{app.slot(self.color)}/env.former"
+        self.former_env = app.env_former(self.color)
         self.journal_file = app.journal(self.color)
         self.held = app.held(self.color)
         self.release = self.held["release"] if self.held else None
@@ -360,41 +344,8 @@ class Slot:
         return {"changed": True, "release": former["release"], "note": note}
 
     def forget(self):
-        _host.remove(self.journal_file)
-        _host.remove(self.former_env)
+        _host.forget_former(self.app, self.color)
         self.journal = None
-
-    def confirmed(self):
-        changed = bool(self.journal)
-        if changed:
-            self.do(f"confirm {self.release} in {self.color}", self.forget)
-        versions = self.params["migrations"]
-        if versions is not None and versions != _host.read_json(self.app.migrations_file(self.release)):
-            self.do(f"note {len(versions)} migrations of {self.release}", self.note_migrations, versions)
-            changed = True
-        facts = self.app.facts()
-        if not self.check:
-            changed = self.app.write_facts(facts) or changed
-        protected = {entry["release"] for entry in facts["was_live"][:1]}
-        for color in COLORS:
-            protected.add((self.app.held(color) or {}).get("release"))
-            protected.add(((_host.read_json(self.app.journal(color)) or {}).get("former") or {}).get("release"))
-        for release in _slots.prune(self.app.kept(), protected, self.params["keep_releases"]):
-            self.do(f"remove {release}", self.remove_release, release)
-            changed = True
-        return {"changed": changed, "release": self.release}
-
-    def note_migrations(self, versions):
-        os.makedirs(f"{self.app.root}/former", mode=0o700, exist_ok=True)
-        _host.write_json(self.app.migrations_file(self.release), versions)
-
-    def remove_release(self, release):
-        # Renamed first: what is called like a release is one, whole, until it is gone.
-        doomed = f"{self.app.releases}/.removing.{os.getpid()}"
-        os.rename(self.app.release_dir(release), doomed)
-        _host.remove_tree(doomed)
-        _host.remove(self.app.former_env(release))
-        _host.remove(self.app.migrations_file(release))
 
     def must_hold_something(self):
         if not self.release:
@@ -475,22 +426,19 @@ def work(module, app):
 def main():
     run_module(
         dict(
+            **_host.HEALTH_OPTIONS,
             color=dict(type="str", choices=["blue", "green"], required=True),
             state=dict(
                 type="str",
-                choices=["deployed", "confirmed", "restored", "started", "restarted", "drained", "stopped"],
+                choices=["deployed", "restored", "started", "restarted", "drained", "stopped"],
                 required=True,
             ),
             release=dict(type="str"),
             env=dict(type="str", no_log=True),
             run=dict(type="str", default=""),
-            health_path=dict(type="str", default="/"),
-            health_status=dict(type="int", default=200),
             health_timeout=dict(type="int", default=60),
             stop_timeout=dict(type="int", default=30),
             drain_timeout=dict(type="int", default=0),
-            migrations=dict(type="list", elements="str"),
-            keep_releases=dict(type="int", default=5),
         ),
         work,
         # Draining only looks, for as long as it takes.

@@ -17,6 +17,7 @@ author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
   - beamops.bluegreen.app
+  - beamops.bluegreen.app.health
 attributes:
   check_mode:
     support: full
@@ -70,14 +71,6 @@ options:
     description: Name of the run, for V(undone).
     type: str
     default: ''
-  health_path:
-    description: URL path that tells the health of the slot.
-    type: str
-    default: /
-  health_status:
-    description: HTTP status that a healthy slot answers with.
-    type: int
-    default: 200
 """
 
 EXAMPLES = r"""
@@ -100,7 +93,7 @@ ok:
 live:
   description: Color that is live now.
   type: str
-  returned: always
+  returned: success
 release:
   description: Release that is live now.
   type: str
@@ -138,9 +131,7 @@ class Switch:
         self.app = app
         self.link = app.link()
         if self.link is None:
-            raise Failure(
-                f"{app.live} does not exist: this host is not set up; run setup.yml and deploy.yml", live=None
-            )
+            raise Failure(f"{app.live} does not exist: this host is not set up; run setup.yml and deploy.yml")
 
     def through_nginx(self, color):
         """Whether a new connection gets the color and a healthy answer: None, or what is wrong."""
@@ -167,31 +158,6 @@ class Switch:
                 raise Failure(wrong)
             if wrong:
                 time.sleep(0.1)
-
-    def must_be_ready(self, color):
-        held = self.app.held(color)
-        if not held:
-            raise Failure(f"{color} holds no release; deploy.yml puts one into it", live=self.link)
-        if self.params["release"] and held["release"] != self.params["release"]:
-            raise Failure(f"{color} holds {held['release']}, not {self.params['release']}", live=self.link)
-        journal = _host.read_json(self.app.journal(color))
-        # A rollback may have put the release into the slot itself, and confirms that once the switch is proven.
-        if journal and journal["run"] != self.params["run"]:
-            raise Failure(
-                f"the deploy of {journal['release']} to {color} was cut short ({journal['at']}); run deploy.yml again",
-                live=self.link,
-            )
-        pid = _service.service(self.app, color).pid()
-        answer = (
-            _service.answers(self.app, color, pid, self.params["health_path"]) if pid else {"error": "it does not run"}
-        )
-        if answer.get("status") != self.params["health_status"]:
-            raise Failure(
-                f"{color} ({held['release']}) is not healthy: GET {self.params['health_path']} on port "
-                f"{self.app.ports[color]}: {_host.describe(answer)}; see status.yml, and deploy.yml starts it again",
-                live=self.link,
-            )
-        return held["release"]
 
     def smoke(self, color):
         """The user's own checks, through nginx, with a preview token that is valid for as long as they take."""
@@ -221,7 +187,7 @@ class Switch:
     def ready(self):
         color = self.params["color"]
         if color != self.link and not (self.check and self.params["assume_ready"]):
-            self.must_be_ready(color)
+            _service.must_be_ready(self.app, color, self.params)
             # A rehearsal writes no file, and the token is one.
             if not self.check and self.params["smoke"]:
                 self.smoke(color)
@@ -256,12 +222,11 @@ class Switch:
         if self.check and self.params["assume_ready"]:
             release = self.params["release"]
         else:
-            release = self.must_be_ready(color)
+            release = _service.must_be_ready(self.app, color, self.params)
         told, why_not = _host.deployment_id(self.app)
         if told != was:
             raise Failure(
-                f"nginx says {told or why_not} where {was} is live, so a switch could not be proven; run setup.yml",
-                live=was,
+                f"nginx says {told or why_not} where {was} is live, so a switch could not be proven; run setup.yml"
             )
         result = {
             "changed": True,
@@ -291,7 +256,7 @@ class Switch:
             self.must_be_in_time()
         except (Failure, OSError) as error:
             self.swap(was)
-            raise Failure(f"the switch to {color} was taken back: {error}", live=was) from None
+            raise Failure(f"the switch to {color} was taken back: {error}") from None
         self.app.write_facts(_slots.after_switch(facts, color, self.params["kind"], _host.now()))
         self.keep_assets_of(facts, was)
         return result
@@ -322,6 +287,7 @@ def work(module, app):
 def main():
     run_module(
         dict(
+            **_host.HEALTH_OPTIONS,
             state=dict(type="str", choices=["ready", "switched", "undone"], default="switched"),
             color=dict(type="str", choices=["blue", "green"]),
             release=dict(type="str"),
@@ -338,8 +304,6 @@ def main():
             ),
             assume_ready=dict(type="bool", default=False),
             run=dict(type="str", default=""),
-            health_path=dict(type="str", default="/"),
-            health_status=dict(type="int", default=200),
         ),
         work,
         required_if=[("state", "switched", ("color",)), ("state", "ready", ("color",))],

@@ -16,6 +16,7 @@ author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
   - beamops.bluegreen.app
+  - beamops.bluegreen.app.health
 attributes:
   check_mode:
     support: full
@@ -37,14 +38,6 @@ options:
     description: Name of the run that holds the lock.
     type: str
     default: ''
-  health_path:
-    description: URL path that tells the health of the slot.
-    type: str
-    default: /
-  health_status:
-    description: HTTP status that a healthy slot answers with.
-    type: int
-    default: 200
 """
 
 EXAMPLES = r"""
@@ -83,18 +76,6 @@ import os
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _rules, _service
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
-
-
-def must_be_healthy(app, color, params):
-    held = app.held(color)
-    if not held:
-        raise Failure(f"{color} holds no release, so nobody can be sent there; run deploy.yml")
-    if os.path.exists(app.journal(color)):
-        raise Failure(f"{color} holds the rest of a deploy that was cut short; run deploy.yml again")
-    pid = _service.service(app, color).pid()
-    answer = _service.answers(app, color, pid, params["health_path"]) if pid else {"error": "it does not run"}
-    if answer.get("status") != params["health_status"]:
-        raise Failure(f"{color} ({held['release']}) is not healthy: {_host.describe(answer)}; nobody is sent there")
 
 
 def set_canary(app, color, percent):
@@ -136,7 +117,7 @@ def work(module, app):
     if params["percent"] is not None:
         wanted = _rules.check_percent(params["percent"])
         if wanted:
-            must_be_healthy(app, idle, params)
+            _service.must_be_ready(app, idle, params)
         if wanted != percent:
             changed, percent = True, wanted
             if not module.check_mode:
@@ -160,12 +141,11 @@ def work(module, app):
 def main():
     run_module(
         dict(
+            **_host.HEALTH_OPTIONS,
             percent=dict(type="int"),
             maintenance=dict(type="bool"),
             page=dict(type="str"),
             run=dict(type="str", default=""),
-            health_path=dict(type="str", default="/"),
-            health_status=dict(type="int", default=200),
         ),
         work,
     )

@@ -57,8 +57,8 @@ def verdict(results, hosts, steps, without_lost=False):
                 break
             if not reason and name == "setup" and result["setup_needed"]:
                 reason = f"set-up is not complete: {', '.join(result['setup_needed'])}"
-            if not reason and name == "info" and result.get("refusals"):
-                reason = "; ".join(result["refusals"])
+            if not reason and name == "lock" and (result.get("info") or {}).get("refusals"):
+                reason = "; ".join(result["info"]["refusals"])
             if reason:
                 failed.append({"host": host, "step": name, "why": reason})
                 break
@@ -253,7 +253,6 @@ def _one_release(plan, failed):
 # What a step is called while it fails.
 _STEPS = {
     "lock": "locking",
-    "info": "looking",
     "trouble": "setting up",
     "setup": "setting up",
     "plan": "",
@@ -262,7 +261,7 @@ _STEPS = {
     "deployed": "deploying",
     "migrated": "migrating",
     "listed": "asking for its migrations",
-    "confirmed": "confirming",
+    "ended": "ending",
     "smoked": "checking",
     "hooked": "hook",
     "told_idle": "bluegreen_on_idle",
@@ -281,6 +280,38 @@ def failure_lines(operation, failed, after):
         step = _STEPS.get(entry["step"], entry["step"])
         lines += _indented(f"{entry['host']}: {step}: " if step else f"{entry['host']}: ", entry["why"])
     return lines + _indented("", after)
+
+
+_BEHIND = (
+    "The traffic is on the new slot and stays there; nothing was undone. Repair what is named, and run what failed again: "
+    "rpc.yml with the expression for bluegreen_on_live, your own tasks for a hook, stop.yml for a slot that did not stop."
+)
+_NOT_ENDED = (
+    "What came before that went well on every host, and stays. A lock that was left behind is freed by the next run from this "
+    "machine, or by unlock.yml."
+)
+
+
+def ending(story, end, status):
+    """The last words of a run.
+
+    :param story: C(operation); C(gate), its last verdict, empty if it had none; C(later), the verdict over what comes behind a
+        switch; C(lost), hosts that it went on without; C(advice), what follows from a failure.
+    :param end: verdict over the freeing of the locks.
+    :param status: lines of the table.
+    :returns: {"ok", "hosts": those that failed, "lines"}.
+    """
+    operation, gate, later, lost = (story[name] for name in ("operation", "gate", "later", "lost"))
+    lines, failed = list(status), []
+    if lost:
+        lines.append(
+            f"lost, and not changed: {', '.join(lost)}; when they are back, run the same deploy again, with bluegreen_promote=true"
+        )
+    for judged, advice in ((gate, story["advice"]), (later, _BEHIND), (end if gate.get("ok") else {}, _NOT_ENDED)):
+        if judged.get("failed"):
+            lines += failure_lines(operation, judged["failed"], advice)
+            failed += [entry["host"] for entry in judged["failed"]]
+    return {"ok": bool(gate.get("ok")) and not failed, "hosts": list(dict.fromkeys(failed)), "lines": lines}
 
 
 def _indented(head, text):

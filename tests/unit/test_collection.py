@@ -23,7 +23,7 @@ def test_every_variable_has_a_default_a_specification_and_a_check():
     required = {name for name, option in spec.items() if option.get("required")}
     assert set(spec) - required == set(defaults)
     assert {name: option["default"] for name, option in spec.items() if name not in required} == defaults
-    settings = load("roles/preflight/tasks/main.yml")[1]["beamops.bluegreen.preflight"]["settings"]
+    settings = load("roles/preflight/tasks/main.yml")[0]["beamops.bluegreen.preflight"]["settings"]
     assert {f"bluegreen_{name}" for name in settings} == set(spec)
 
 

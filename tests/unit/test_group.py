@@ -182,8 +182,10 @@ def test_a_deploy_that_goes_on_to_promote_goes_where_it_deployed_to():
 
 
 def test_a_host_that_refuses_is_bad():
-    judged = _group.verdict({"a": {"info": info(refusals=["blue is live on port 4000"])}}, ["a"], ["info"])
-    assert judged["failed"] == [{"host": "a", "step": "info", "why": "blue is live on port 4000"}]
+    judged = _group.verdict(
+        {"a": {"lock": {"ok": True, "info": info(refusals=["blue is live on port 4000"])}}}, ["a"], ["lock"]
+    )
+    assert judged["failed"] == [{"host": "a", "step": "lock", "why": "blue is live on port 4000"}]
 
 
 def test_rollback_plan():

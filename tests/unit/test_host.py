@@ -8,8 +8,7 @@ import time
 
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.action import preflight
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
-from ansible_collections.beamops.bluegreen.plugins.modules import slot_info
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _info
 
 
 @pytest.fixture
@@ -129,10 +128,10 @@ def test_which_run_decided_what_is_live():
         {"operation": "rollback", "result": "died", "from": a, "to": a},
         {"operation": "maintenance", "result": "ok", "from": a, "to": a},
     ]
-    assert slot_info.last_run([died, *nothing]) == died
+    assert _info.last_run([died, *nothing]) == died
     ended = {"operation": "rollback", "result": "ok", "from": b, "to": a}
-    assert slot_info.last_run([died, ended, *nothing]) == ended
-    assert slot_info.last_run([]) is None and slot_info.last_run(nothing) is None
+    assert _info.last_run([died, ended, *nothing]) == ended
+    assert _info.last_run([]) is None and _info.last_run(nothing) is None
 
 
 def test_the_words_of_a_hook():

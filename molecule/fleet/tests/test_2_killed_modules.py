@@ -91,13 +91,13 @@ def cases(host, live, idle):
     # Another release into the idle slot: the one that is live, with another environment.
     deployed = {**slot, "state": "deployed", "release": old, "env": env, "run": "one"}
     restored = {**slot, "state": "restored"}
-    confirmed = {**slot, "state": "confirmed", "keep_releases": 0}
     tiny = tiny_release(host)
     put_tiny = ["sh", "cp /run/tiny.tar.gz /run/src.tar.gz"]
     gone = ["sh", f"chmod -R u+w {ROOT}/releases/9.9.9-* 2>/dev/null; rm -rf {ROOT}/releases/9.9.9-*"]
     # Whoever runs it again is another run. It needs no lock here, because it has no name.
     later = {"run": ""}
     lock = {"run": "one", "holder": "test@test", "operation": "deploy", "host": host}
+    confirmed = {"state": "absent", "run": "one", "confirm": idle, "keep_releases": 0}
     site = inside(host, "cat /etc/nginx/conf.d/sample_app.conf") + "\n"
     return [
         Case("slot_switch", {**to_idle, "run": "one"}, after=[["slot_switch", to_live]], again=later),
@@ -109,10 +109,17 @@ def cases(host, live, idle):
         Case("slot_service", deployed, after=[["slot_service", restored]], again=later),
         Case("slot_service", restored, before=[["slot_service", deployed]]),
         Case(
-            "slot_service",
+            "deploy_lock",
             confirmed,
-            before=[put_tiny, ["release_install", tiny], ["slot_service", {**deployed, "release": new}]],
-            after=[["slot_service", {**deployed, "release": new, "env": usual}], ["slot_service", confirmed]],
+            before=[
+                *(put_tiny, ["release_install", tiny]),
+                *(["deploy_lock", lock], ["slot_service", {**deployed, "release": new}]),
+            ],
+            after=[
+                ["deploy_lock", lock],
+                ["slot_service", {**deployed, "release": new, "env": usual}],
+                ["deploy_lock", confirmed],
+            ],
         ),
         Case("slot_service", {**slot, "state": "stopped"}, after=[["slot_service", {**slot, "state": "started"}]]),
         Case("slot_service", {**slot, "state": "started"}, before=[["slot_service", {**slot, "state": "stopped"}]]),

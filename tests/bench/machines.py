@@ -1,0 +1,113 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The hosts of the benchmark: containers with systemd, sshd and nginx, over ssh on published ports of 127.0.0.1."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import subprocess
+import time
+
+import yaml
+
+NAME = "bluegreen-bench"
+SSH, HTTP = 18300, 18400
+SSH_WORDS = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+# What the collection's own ansible.cfg sets too; the same for every rival that runs on Ansible.
+SETTINGS = {
+    "ANSIBLE_GATHERING": "explicit",
+    "ANSIBLE_FORKS": "20",
+    "ANSIBLE_PIPELINING": "true",
+    "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5 -o ServerAliveCountMax=3",
+    "ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3",
+    "ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false",
+    "ANSIBLE_LOCALHOST_WARNING": "false",
+    "ANSIBLE_NOCOLOR": "true",
+}
+
+
+def docker(*words, check=True):
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise RuntimeError(f"docker {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+class Host:
+    """One container."""
+
+    def __init__(self, number, key):
+        self.number, self.key = number, key
+        self.name = f"{NAME}{number}"
+        self.ssh_port, self.http_port = SSH + number, HTTP + number
+
+    def create(self, image):
+        docker(
+            *("run", "--detach", "--name", self.name, "--hostname", self.name, "--cap-add", "SYS_ADMIN"),
+            *(
+                "--security-opt",
+                "seccomp=unconfined",
+                "--cgroupns",
+                "private",
+                "--tmpfs",
+                "/run",
+                "--tmpfs",
+                "/tmp:exec",
+            ),
+            *("--publish", f"127.0.0.1:{self.ssh_port}:22", "--publish", f"127.0.0.1:{self.http_port}:80", image),
+        )
+
+    def wait(self, seconds=60):
+        deadline = time.monotonic() + seconds
+        while self.run("systemctl is-system-running", check=False) not in ("running", "degraded"):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name} did not come up")
+            time.sleep(0.5)
+
+    def run(self, command, check=True):
+        return docker("exec", self.name, "sh", "-c", command, check=check)
+
+    def received(self):
+        """Bytes that came in over its network, ever."""
+        return int(self.run("cat /sys/class/net/eth0/statistics/rx_bytes"))
+
+    def ssh(self, user="root"):
+        return ["ssh", *SSH_WORDS, "-i", self.key, "-p", str(self.ssh_port), f"{user}@127.0.0.1"]
+
+
+class Machines:
+    """Some hosts, and an inventory of the first few of them."""
+
+    def __init__(self, count, image, key, folder):
+        self.image, self.folder = image, folder
+        self.hosts = [Host(number, key) for number in range(1, count + 1)]
+
+    def up(self):
+        self.down()
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda host: host.create(self.image), self.hosts))
+            list(pool.map(lambda host: host.wait(), self.hosts))
+
+    def down(self):
+        found = docker("ps", "--all", "--quiet", "--filter", f"name=^{NAME}")
+        if found:
+            docker("rm", "--force", "--volumes", *found.split())
+
+    def inventory(self, count, **variables):
+        """Path of an inventory with this many hosts in the group C(bluegreen)."""
+        path = os.path.join(self.folder, f"{count}-hosts.yml")
+        common = {
+            "ansible_host": "127.0.0.1",
+            "ansible_user": "deploy",
+            "ansible_ssh_common_args": " ".join(SSH_WORDS),
+            **variables,
+        }
+        hosts = {
+            host.name: {"ansible_port": host.ssh_port, "ansible_ssh_private_key_file": host.key}
+            for host in self.hosts[:count]
+        }
+        with open(path, "w", encoding="utf-8") as stream:
+            yaml.safe_dump({"all": {"children": {"bluegreen": {"hosts": hosts, "vars": common}}}}, stream)
+        return path
