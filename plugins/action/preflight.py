@@ -12,11 +12,12 @@ import socket
 import time
 import uuid
 
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _envfile, _rules
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _rules
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _transfer
 
 # What playbooks take with -e beside the variables, and variables that are easily typed without their prefix.
 _WORDS = ("color", "expr", "history", "strict")
@@ -168,7 +169,7 @@ class ActionModule(ActionBase):
                 raise _rules.Refused(
                     f"bluegreen_artifact: there is no file {path} on this machine; build.yml makes one"
                 )
-            found = _artifact.inspect(path, settings["app"])
+            found = _transfer.inspect(path, settings["app"], C.DEFAULT_LOCAL_TMP)
             if checksum and _rules.check_checksum(checksum) != found["sha256"]:
                 raise _rules.Refused(f"bluegreen_artifact has SHA-256 {found['sha256']}, which is not its checksum")
             if settings.get("version") and settings["version"] != found["version"]:

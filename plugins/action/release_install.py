@@ -7,43 +7,79 @@ from __future__ import annotations
 
 import os
 
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _rules
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _rules
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _transfer
 
 _MODULE = "beamops.bluegreen.release_install"
 
 
 class ActionModule(ActionBase):
-    TRANSFERS_FILES = True
+    # No directory for uploads is made before it is known that there is something to send.
+    TRANSFERS_FILES = False
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         args = dict(self._task.args)
-        artifact = args.get("artifact") or ""
+        artifact, kept = args.get("artifact") or "", args.pop("kept", None)
         if not isinstance(artifact, str) or _rules.is_url(artifact):
             # A module logs its options on the host; a signature or a password in a URL must not be among them.
             args.update(artifact=_rules.bare_url(artifact), url=artifact)
             return self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
+        # Beside the person who typed it, not beside a playbook that may be installed anywhere.
+        path = os.path.abspath(os.path.expanduser(artifact))
         try:
-            # Beside the person who typed it, not beside a playbook that may be installed anywhere.
-            path = os.path.abspath(os.path.expanduser(artifact))
             if not args.get("inspected"):
-                args["inspected"] = _artifact.inspect(path, args.get("app"))
+                args["inspected"] = _transfer.inspect(path, args.get("app"), C.DEFAULT_LOCAL_TMP)
                 if args.get("checksum") and _rules.check_checksum(args["checksum"]) != args["inspected"]["sha256"]:
                     raise _rules.Refused(
                         f"the artifact has SHA-256 {args['inspected']['sha256']}, not that of its checksum"
                     )
         except _rules.Refused as error:
             raise AnsibleActionFail(str(error)) from None
-        try:
+        found = args["inspected"]
+        there = (kept or {}).get("artifacts", {}).get(found["sha256"])
+        # The release is named after the version that the artifact has, so a version that was asked for has been compared.
+        if there:
+            known = {"release": there, "version": found["version"], "sha256": found["sha256"]}
+            return {"ok": True, "changed": False, "upload_needed": False, **known}
+        return self._install(path, args, kept, task_vars)
+
+    def _install(self, path, args, kept, task_vars):
+        found = args["inspected"]
+        if kept is None or self._task.check_mode:
             asked = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
             if not asked.get("upload_needed") or self._task.check_mode:
                 return asked
-            # Made by super().run(), because of TRANSFERS_FILES.
-            remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "artifact.tar.gz")
-            self._transfer_file(path, remote)
-            self._fixup_perms2((self._connection._shell.tmpdir, remote))
+            kept = asked["kept"]
+        sent, left_out, files = _transfer.thin(path, found, kept["files"], C.DEFAULT_LOCAL_TMP)
+        if left_out:
+            number = _transfer.size(os.path.getsize(sent))
+            self._tell(
+                task_vars,
+                f"sends {number} instead of {_transfer.size(found['bytes'])}: it has {left_out} of {files} files",
+            )
+        else:
+            self._tell(task_vars, f"sends {_transfer.size(found['bytes'])}")
+        result = self._send(sent, {**args, "thin": bool(left_out)}, task_vars)
+        if result.get("lacking"):
+            self._tell(task_vars, f"sends {_transfer.size(found['bytes'])} after all: {result['lacking']}")
+            result = self._send(path, args, task_vars)
+        return result
+
+    def _send(self, path, args, task_vars):
+        self._make_tmp_path()
+        folder = self._connection._shell.tmpdir
+        try:
+            remote = self._connection._shell.join_path(folder, "artifact.tar.gz")
+            with _transfer.told(path, lambda words: self._tell(task_vars, words)):
+                self._transfer_file(path, remote)
+            self._fixup_perms2((folder, remote))
             return self._execute_module(module_name=_MODULE, module_args={**args, "src": remote}, task_vars=task_vars)
         finally:
-            self._remove_tmp_path(self._connection._shell.tmpdir)
+            self._remove_tmp_path(folder)
+
+    def _tell(self, task_vars, words):
+        self._display.display(f"  {task_vars['inventory_hostname']}: {words}")

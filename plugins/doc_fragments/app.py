@@ -78,7 +78,7 @@ options:
   expected_files:
     description:
       - The files of set-up, each with C(path) and the C(sha256) of its text.
-      - What is missing or differs comes back as RV(setup_needed).
+      - What is missing or differs comes back as C(setup_needed).
     type: list
     elements: dict
     default: []
@@ -94,7 +94,11 @@ options:
         description: The text itself, where it depends on the nginx of the host. Not logged, for it is long.
         type: str
   preview_token:
-    description: The preview token that ought to be set, for RV(setup_needed). Not looked at without O(expected_files).
+    description: The preview token that ought to be set, for C(setup_needed). Not looked at without O(expected_files).
     type: str
     default: ''
+  with_files:
+    description: Tell in C(kept) which files the releases on the host have, for M(beamops.bluegreen.release_install).
+    type: bool
+    default: false
 """

@@ -8,15 +8,26 @@ The controller looks at it before any host is touched; the host unpacks with the
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import posixpath
+import shutil
+import stat
 import tarfile
 import zlib
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused, check_version
 
 _BLOCK = 1 << 20
+# In a thin artifact, the header of a file that is left out because the host has one with this content.
+_KEPT = "BLUEGREEN.sha256"
+# Bytes of a hash that are enough to guess by; what is linked is compared in full.
+_SHORT = 8
+
+
+class Lacking(Exception):
+    """A thin artifact leaves out a file that is not there (any more)."""
 
 
 def sha256_of(path):
@@ -118,34 +129,109 @@ def _judge(path, app, names, start_data):
     return version
 
 
+def _blocks(archive, member):
+    with archive.extractfile(member) as stream:
+        yield from iter(lambda: stream.read(_BLOCK), b"")
+
+
+def _on_disk(size):
+    """Bytes that a file takes: whole blocks of 4 KiB on the usual file systems, and its inode."""
+    return (size + 8191) // 4096 * 4096
+
+
 def inspect(path, app):
-    """Read an artifact through: {"version", "sha256", "bytes", "unpacked_bytes"}, sizes in bytes. Raises: Refused."""
-    names, start_data, unpacked = {}, None, 0
+    """Read an artifact through. Raises: Refused.
+
+    :returns: {"version", "sha256", "bytes", "unpacked_bytes", "files": {name: SHA-256}}, sizes in bytes. A name that comes twice
+        with different contents is not in C(files).
+    """
+    names, start_data, unpacked, files, twice = {}, b"", 0, {}, set()
+    there = False
     with _open(path) as archive:
         try:
             for name, member in members_of(archive):
                 if member.isreg():
                     names[name] = bool(member.mode & 0o100)
-                    # A file takes whole blocks of 4 KiB on the usual file systems.
-                    unpacked += (member.size + 8191) // 4096 * 4096
-                    stream = archive.extractfile(member)
-                    if name == "releases/start_erl.data":
-                        start_data = stream.read(4096)
+                    unpacked += _on_disk(member.size)
+                    digest, first = hashlib.sha256(), b""
                     # Reading to the end is what finds a truncated member.
-                    for _block in iter(lambda stream=stream: stream.read(_BLOCK), b""):
-                        pass
+                    for block in _blocks(archive, member):
+                        first = first or block[:4096]
+                        digest.update(block)
+                    if name == "releases/start_erl.data":
+                        start_data, there = first, True
+                    if files.setdefault(name, digest.hexdigest()) != digest.hexdigest():
+                        twice.add(name)
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise Refused(f"the artifact is truncated or damaged: {path} ({error})") from None
     return {
-        "version": _judge(path, app, names, start_data),
+        "version": _judge(path, app, names, start_data if there else None),
         "sha256": sha256_of(path),
         "bytes": os.path.getsize(path),
         "unpacked_bytes": unpacked,
+        "files": {name: sha256 for name, sha256 in files.items() if name not in twice},
     }
 
 
-def unpack(path, folder):
-    """Unpack a checked artifact into an empty directory: files read-only, links as they are, nothing setuid."""
+def short(hashes):
+    """Some SHA-256 as one word, for a controller to compare with: the files that a host has."""
+    return base64.b64encode(b"".join(sorted({bytes.fromhex(one)[:_SHORT] for one in hashes}))).decode()
+
+
+def left_out(files, word):
+    """Names of the files of an artifact that a host has, by what V(short) made of them there."""
+    known = base64.b64decode(word)
+    known = {known[place : place + _SHORT] for place in range(0, len(known), _SHORT)}
+    return {name for name, sha256 in files.items() if bytes.fromhex(sha256)[:_SHORT] in known}
+
+
+def thin(path, target, files, without):
+    """Write an artifact in which some files are only named by their content. Returns its bytes.
+
+    :param files: name to SHA-256, as of V(inspect).
+    :param without: names of the files to leave out.
+    """
+    with _open(path) as archive, tarfile.open(target, "w:gz", format=tarfile.PAX_FORMAT) as slim:
+        for name, member in members_of(archive):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.linkname = member.type, member.mode, member.linkname
+            if not member.isreg():
+                slim.addfile(info)
+            elif name in without:
+                info.pax_headers = {_KEPT: files[name]}
+                slim.addfile(info)
+            else:
+                info.size = member.size
+                with archive.extractfile(member) as stream:
+                    slim.addfile(info, stream)
+    return os.path.getsize(target)
+
+
+def room_for(path):
+    """Bytes that unpacking an artifact takes on a disk, which is less than its content where it is a thin one."""
+    with _open(path) as archive:
+        return sum(
+            4096 if _KEPT in member.pax_headers else _on_disk(member.size) for _name, member in members_of(archive)
+        )
+
+
+def _mode(name, member):
+    # The cookie of the build is not used (the app has its own), but it is a secret all the same.
+    if name == "releases/COOKIE":
+        return 0o440
+    return 0o555 if member.mode & 0o100 else 0o444
+
+
+def unpack(path, folder, kept=None, is_thin=False):
+    """Unpack a checked artifact into an empty directory: files read-only, links as they are, nothing setuid.
+
+    :param kept: function of a SHA-256 that returns the path of such a file, proven, or V(None). It is linked, so that the disk
+        grows by what is new alone.
+    :param is_thin: whether files may be left out of the artifact.
+    :returns: {name: SHA-256}
+    :raises Lacking: where a file was left out that is not there.
+    """
+    files = {}
     with _open(path) as archive:
         for name, member in members_of(archive):
             place = os.path.join(folder, name)
@@ -159,10 +245,40 @@ def unpack(path, folder):
             elif member.islnk():
                 os.link(os.path.join(folder, _safe_name(member.linkname)), place)
             else:
-                mode = 0o555 if member.mode & 0o100 else 0o444
-                # The cookie of the build is not used (the app has its own), but it is a secret all the same.
-                mode = 0o440 if name == "releases/COOKIE" else mode
-                with archive.extractfile(member) as source, open(place, "xb") as target:
-                    for block in iter(lambda source=source: source.read(_BLOCK), b""):
-                        target.write(block)
-                    os.fchmod(target.fileno(), mode)
+                files[name] = _put(archive, member, place, _mode(name, member), kept, is_thin)
+    return files
+
+
+def _put(archive, member, place, mode, kept, is_thin):
+    """One file, from the artifact or from a release that has it. Returns its SHA-256."""
+    sha256 = member.pax_headers.get(_KEPT) if is_thin else None
+    if not sha256:
+        digest = hashlib.sha256()
+        with open(place, "xb") as target:
+            for block in _blocks(archive, member):
+                digest.update(block)
+                target.write(block)
+            os.fchmod(target.fileno(), mode)
+        sha256 = digest.hexdigest()
+        source = kept(sha256) if kept else None
+        if source:
+            os.unlink(place)
+            _link(source, place, mode)
+        return sha256
+    source = kept(sha256) if kept else None
+    if not source:
+        raise Lacking(f"no release on this host has {member.name} any more")
+    _link(source, place, mode)
+    return sha256
+
+
+def _link(source, place, mode):
+    try:
+        if stat.S_IMODE(os.stat(source).st_mode) == mode:
+            os.link(source, place)
+            return
+    except OSError:
+        # A file system without hard links, or a file that has too many of them.
+        pass
+    shutil.copyfile(source, place)
+    os.chmod(place, mode)

@@ -261,6 +261,11 @@ class App:
                 found.append((about.get("installed_at", ""), name))
         return [name for _at, name in sorted(found, reverse=True)]
 
+    def files(self, release):
+        """Name to SHA-256 of the files of a release; empty where that was not written down."""
+        found = read_json(f"{self.release_dir(release)}/.files.json")
+        return found if isinstance(found, dict) else {}
+
     def migrations(self):
         """Release to the versions of the migrations that had run when it was deployed, where that was written down."""
         found = {}

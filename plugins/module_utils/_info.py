@@ -13,7 +13,7 @@ import json
 import os
 import pwd
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _nginx, _service, _slots
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _host, _nginx, _service, _slots
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import (
     COLORS,
     Refused,
@@ -37,6 +37,7 @@ LOOK_OPTIONS = dict(
         ),
     ),
     preview_token=dict(type="str", default="", no_log=True),
+    with_files=dict(type="bool", default=False),
 )
 
 
@@ -64,6 +65,15 @@ def setup_needed(app, params, nginx_version):
     if expected and not _host.has_token(app, params["preview_token"]):
         found.append(app.preview)
     return found
+
+
+def kept(app):
+    """What need not be sent to this host: {"artifacts": SHA-256 to release, "files": a word of V(_artifact.short)}."""
+    artifacts, files = {}, set()
+    for release in app.kept():
+        artifacts[(_host.read_json(f"{app.release_dir(release)}/.bluegreen.json") or {}).get("sha256")] = release
+        files.update(app.files(release).values())
+    return {"artifacts": artifacts, "files": _artifact.short(files)}
 
 
 def pending(journal):
@@ -168,6 +178,7 @@ def look(app, params):
         "previous": facts["previous"],
         "slots": slots,
         "releases": app.kept(),
+        "kept": kept(app) if params["with_files"] else None,
         "facts": written,
         "problems": problems,
         "traffic_unsure": bool(link and nginx_says and nginx_says != link)

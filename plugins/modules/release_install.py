@@ -12,7 +12,8 @@ description:
   - Puts a release into C(<root>/releases/<version>-<first 8 of its SHA-256>), where it is never written again.
   - Unpacks beside that place, checks, syncs to disk and renames, so that a release is there whole or not at all.
   - Members that are absolute, lead outside or are devices are refused. A member that comes twice is fine, Mix does that.
-  - Sends nothing when the host has the release already.
+  - Sends nothing when the host has the release already, and otherwise only the files that no release on the host has. Those
+    that one has are linked, so that the disk grows by what is new alone.
 author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
@@ -49,9 +50,16 @@ options:
       - What was found when the artifact was looked at on the controller, so that this is done once for a whole group.
       - A dictionary with C(version), C(sha256), C(bytes) and C(unpacked_bytes), sizes in bytes.
     type: dict
+  kept:
+    description: What M(beamops.bluegreen.slot_info) told as C(kept), so that the host need not be asked again.
+    type: dict
   src:
     description: Where the tarball was uploaded to. Set by the action plugin.
     type: path
+  thin:
+    description: Whether files were left out of what was uploaded, because the host has them. Set by the action plugin.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -87,12 +95,16 @@ upload_needed:
   description: Whether the host does not have the release yet.
   type: bool
   returned: success
+lacking:
+  description: Why files that were left out of the upload have to be sent after all.
+  type: str
+  returned: when they have to
 """
 
 import os
 
 from ansible.module_utils.urls import fetch_url
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _host, _rules
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _host, _info, _rules
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
 
@@ -133,17 +145,38 @@ def fetch(module, app, artifact, url):
     return path
 
 
-def unpack(app, path, found, release):
+def finder(app):
+    """A function that finds a file by SHA-256 in the releases on this host, and proves that it still is that."""
+    places = {}
+    for release in app.kept():
+        for name, sha256 in app.files(release).items():
+            places.setdefault(sha256, []).append(f"{app.release_dir(release)}/{name}")
+
+    def find(sha256):
+        for place in places.get(sha256, []):
+            try:
+                # Somebody may have edited it, whatever its mode says.
+                if not os.path.islink(place) and _artifact.sha256_of(place) == sha256:
+                    return place
+            except OSError:
+                continue
+        return None
+
+    return find
+
+
+def unpack(app, path, found, release, is_thin):
     """Unpack into a directory of its own, sync, and give it its name."""
-    require_space(app, found["unpacked_bytes"])
+    require_space(app, _artifact.room_for(path) if is_thin else found["unpacked_bytes"])
     temporary = f"{app.releases}/.unpacking.{os.getpid()}"
     os.mkdir(temporary, 0o755)
     try:
-        _artifact.unpack(path, temporary)
+        files = _artifact.unpack(path, temporary, finder(app), is_thin)
         group = _host.group_of(app.name)
         cookie = f"{temporary}/releases/COOKIE"
         if group is not None and os.path.isfile(cookie) and not os.path.islink(cookie):
             os.chown(cookie, -1, group, follow_symlinks=False)
+        _host.write_json(f"{temporary}/.files.json", files, 0o444)
         _host.write_json(
             f"{temporary}/.bluegreen.json",
             {"version": found["version"], "sha256": found["sha256"], "installed_at": _host.now()},
@@ -178,18 +211,22 @@ def install(module, app):
     if module.check_mode or (not params["src"] and not _rules.is_url(artifact)):
         if found:
             require_space(app, int(found["unpacked_bytes"]))
-        return result_for(_rules.release_id(found["version"], sha256) if found else None, sha256, True)
+        release = _rules.release_id(found["version"], sha256) if found else None
+        return {**result_for(release, sha256, True), "kept": _info.kept(app)}
     os.makedirs(app.releases, mode=0o755, exist_ok=True)
     path = fetch(module, app, artifact, params["url"] or artifact) if _rules.is_url(artifact) else params["src"]
     try:
-        really = _artifact.sha256_of(path)
+        # Of a thin one each file is proven.
+        really = sha256 if params["thin"] else _artifact.sha256_of(path)
         if really != sha256:
             raise _host.Failure(f"the artifact has SHA-256 {really}, expected is {sha256}")
         found = found or _artifact.inspect(path, app.name)
         if wanted and found["version"] != wanted:
             raise Refused(f"bluegreen_version is {wanted}, but the artifact holds {found['version']}")
         release = _rules.release_id(found["version"], sha256)
-        unpack(app, path, found, release)
+        unpack(app, path, found, release, params["thin"])
+    except _artifact.Lacking as error:
+        return {**result_for(release, sha256), "upload_needed": True, "lacking": str(error)}
     except OSError as error:
         raise _host.Failure(f"the release could not be unpacked below {app.releases}: {error.strerror}") from None
     finally:
@@ -206,7 +243,9 @@ def main():
             version=dict(type="str"),
             inspected=dict(type="dict"),
             run=dict(type="str", default=""),
+            kept=dict(type="dict"),
             src=dict(type="path"),
+            thin=dict(type="bool", default=False),
         ),
         install,
     )

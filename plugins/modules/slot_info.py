@@ -84,6 +84,12 @@ releases:
   type: list
   elements: str
   returned: success
+kept:
+  description:
+    - With O(with_files), what need not be sent to the host. C(artifacts) is SHA-256 to release, and C(files) the first bytes of
+      the SHA-256 of all files, in base64.
+  type: dict
+  returned: success
 disagreements:
   description: Sentences for everything that the facts file, the symlink, nginx and the processes do not agree on.
   type: list

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
+import subprocess
+import sys
 import tarfile
 
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _transfer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -120,3 +124,113 @@ def test_nothing_is_ever_written_outside(tmp_path_factory, members):
         for name in folders + files:
             place = os.path.join(where, name)
             assert os.path.realpath(place).startswith(str(folder))
+
+
+def tree(folder):
+    """What is below a directory: name to kind, mode and content."""
+    found = {}
+    for place in sorted(folder.rglob("*")):
+        name, mode = str(place.relative_to(folder)), stat.S_IMODE(place.lstat().st_mode)
+        if place.is_symlink():
+            found[name] = os.readlink(place)
+        else:
+            found[name] = (mode, place.read_bytes() if place.is_file() else None)
+    return found
+
+
+def unpacked(path, folder, **kwargs):
+    folder.mkdir()
+    return _artifact.unpack(path, str(folder), **kwargs)
+
+
+def keeper(folder):
+    """A function that finds files by content, as a host does in its releases."""
+    files = [place for place in folder.rglob("*") if place.is_file() and not place.is_symlink()]
+    return {_artifact.sha256_of(str(place)): str(place) for place in files}.get
+
+
+CONTENT = st.sampled_from([b"", b"a", b"b" * 5000, b"c" * 9000, os.urandom(3000)])
+FILES = st.lists(
+    st.tuples(st.sampled_from(["a", "b", "x/a", "x/y/b", "z"]), CONTENT, st.sampled_from([0o644, 0o755])), max_size=8
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(FILES, FILES)
+def test_a_thin_artifact_unpacks_to_the_same_as_the_whole(tmp_path_factory, old, new):
+    tmp_path = tmp_path_factory.mktemp("thin")
+    # A file where a directory is would not be a tarball that anybody makes.
+    clean = [[entry for entry in files if entry[0] not in ("x", "x/y")] for files in (old, new)]
+    links = [
+        ("hard", tarfile.LNKTYPE, "bin/my_app"),
+        ("soft", tarfile.SYMTYPE, "bin/my_app"),
+        ("d", tarfile.DIRTYPE, ""),
+    ]
+    before = make(tmp_path / "old.tar.gz", RELEASE + clean[0])
+    after = make(tmp_path / "new.tar.gz", RELEASE + clean[1], *links)
+    host = unpacked(before, tmp_path / "old")
+    whole = unpacked(after, tmp_path / "whole")
+    files = _artifact.inspect(after, "my_app")["files"]
+    without = _artifact.left_out(files, _artifact.short(host.values()))
+    assert {name for name, _content, _mode in RELEASE} - without <= {name for name, _c, _m in clean[1]}
+    _artifact.thin(after, str(tmp_path / "thin.tar.gz"), files, without)
+    thin = unpacked(str(tmp_path / "thin.tar.gz"), tmp_path / "thin", kept=keeper(tmp_path / "old"), is_thin=True)
+    assert tree(tmp_path / "thin") == tree(tmp_path / "whole") and thin == whole
+
+
+def test_what_a_release_has_is_linked_and_takes_no_room(tmp_path):
+    path = make(tmp_path / "a.tar.gz", RELEASE)
+    files = unpacked(path, tmp_path / "one")
+    # Also where all of it was sent.
+    unpacked(path, tmp_path / "two", kept=keeper(tmp_path / "one"))
+    inodes = [(tmp_path / folder / "lib/a/ebin/a.beam").stat().st_ino for folder in ("one", "two")]
+    assert inodes[0] == inodes[1]
+    size = _artifact.thin(path, str(tmp_path / "thin.tar.gz"), files, set(files))
+    assert size < os.path.getsize(path) + 600 and _artifact.room_for(str(tmp_path / "thin.tar.gz")) == 4096 * len(files)
+
+
+def test_a_thin_artifact_is_honoured_only_where_one_is_expected(tmp_path):
+    path = make(tmp_path / "a.tar.gz", RELEASE)
+    files = unpacked(path, tmp_path / "one")
+    _artifact.thin(path, str(tmp_path / "thin.tar.gz"), files, {"releases/COOKIE"})
+    # Somebody's artifact with this header gets an empty file, and nothing of another release.
+    unpacked(str(tmp_path / "thin.tar.gz"), tmp_path / "two", kept=keeper(tmp_path / "one"))
+    assert (tmp_path / "two/releases/COOKIE").read_bytes() == b""
+    with pytest.raises(_artifact.Lacking, match="no release on this host has releases/COOKIE any more"):
+        unpacked(str(tmp_path / "thin.tar.gz"), tmp_path / "three", kept={}.get, is_thin=True)
+
+
+def test_a_name_that_comes_twice_with_two_contents_is_sent(tmp_path):
+    path = make(tmp_path / "a.tar.gz", RELEASE + [("lib/a/ebin/a.beam", b"other", 0o644)])
+    assert "lib/a/ebin/a.beam" not in _artifact.inspect(path, "my_app")["files"]
+
+
+def test_the_controller_makes_one_thin_artifact_for_hosts_that_have_the_same(tmp_path):
+    big = [("lib/a/ebin/big.beam", os.urandom(200_000), 0o644)]
+    path = make(tmp_path / "a.tar.gz", RELEASE + big)
+    found = _transfer.inspect(path, "my_app", str(tmp_path))
+    assert "files" not in found
+    files = unpacked(path, tmp_path / "one")
+    assert _transfer.thin(path, found, _artifact.short([]), str(tmp_path)) == (path, 0, 6)
+    first = _transfer.thin(path, found, _artifact.short(files.values()), str(tmp_path))
+    assert first[1:] == (6, 6) and os.path.getsize(first[0]) < 10_000
+    inode = os.stat(first[0]).st_ino
+    assert _transfer.thin(path, found, _artifact.short(files.values()), str(tmp_path)) == first
+    assert os.stat(first[0]).st_ino == inode
+    # Without the one large file there is nothing to be won.
+    small = {name: sha256 for name, sha256 in files.items() if "big" not in name}
+    assert _transfer.thin(path, found, _artifact.short(small.values()), str(tmp_path)) == (path, 0, 6)
+
+
+def test_how_far_a_transfer_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(_transfer, "_TELL_SECONDS", 0.1)
+    path, lines = tmp_path / "file", []
+    path.write_bytes(b"x" * 3_000_000)
+    # Whatever sends it reads it.
+    reader = (
+        "import sys, time\nfile = open(sys.argv[1], 'rb')\nfor _ in range(3): file.read(1_000_000); time.sleep(0.25)"
+    )
+    with _transfer.told(str(path), lines.append):
+        subprocess.run([sys.executable, "-uc", reader, str(path)], check=True)
+    assert lines and all(re.fullmatch(r"[\d.]+ MB of 3\.0 MB sent, [\d.]+ [kM]B a second", line) for line in lines)
+    assert lines[-1].startswith("3.0 MB")

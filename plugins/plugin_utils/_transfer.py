@@ -1,0 +1,116 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's side of sending an artifact: what of it, and how far it is. Private to this collection."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import threading
+import time
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact
+
+_TELL_SECONDS = 5.0
+# A thin artifact that saves less than this share is not worth the second look at every file.
+_WORTH = 0.1
+
+
+def _files_path(folder, sha256):
+    return os.path.join(folder, f"bluegreen-{sha256}.json")
+
+
+def inspect(path, app, folder):
+    """As V(_artifact.inspect), without C(files), which is put aside for V(thin).
+
+    :param folder: Ansible's own directory for temporary files of this run.
+    """
+    found = _artifact.inspect(path, app)
+    with open(_files_path(folder, found["sha256"]), "w", encoding="utf-8") as stream:
+        json.dump(found.pop("files"), stream)
+    return found
+
+
+def thin(path, inspected, word, folder):
+    """The artifact without the files that a host has: (path, names left out, names in all).
+
+    Hosts that have the same files share it. Where little is left out it is the artifact itself, and nothing.
+
+    :param inspected: what V(inspect) found.
+    :param word: what V(_artifact.short) made of the files of the host.
+    """
+    with open(_files_path(folder, inspected["sha256"]), encoding="utf-8") as stream:
+        files = json.load(stream)
+    without = _artifact.left_out(files, word)
+    if not without:
+        return path, 0, len(files)
+    name = hashlib.sha256("\n".join([inspected["sha256"], *sorted(without)]).encode()).hexdigest()[:16]
+    target = os.path.join(folder, f"bluegreen-{name}.tar.gz")
+    with open(f"{target}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(target):
+            _artifact.thin(path, f"{target}.new", files, without)
+            os.rename(f"{target}.new", target)
+    if os.path.getsize(target) > (1 - _WORTH) * inspected["bytes"]:
+        return path, 0, len(files)
+    return target, len(without), len(files)
+
+
+def size(number):
+    """Bytes in words."""
+    if number < 1_000_000:
+        return f"{max(1, round(number / 1000))} kB"
+    return f"{number / 1_000_000:.1f} MB"
+
+
+def _read_so_far(path):
+    """How far a child of this process has read a file, in bytes; V(None) where that is not known, or there is no /proc.
+
+    Whatever sends it (sftp, scp, dd) reads it from the beginning to the end.
+    """
+    waiting, seen = [os.getpid()], set()
+    while waiting:
+        pid = waiting.pop()
+        if pid in seen:
+            continue
+        seen.add(pid)
+        with contextlib.suppress(OSError, ValueError):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{task}/children", encoding="utf-8") as stream:
+                    waiting += [int(word) for word in stream.read().split()]
+        if pid == os.getpid():
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            for handle in os.listdir(f"/proc/{pid}/fd"):
+                if os.readlink(f"/proc/{pid}/fd/{handle}") == path:
+                    with open(f"/proc/{pid}/fdinfo/{handle}", encoding="utf-8") as stream:
+                        return int(stream.readline().split()[1])
+    return None
+
+
+@contextlib.contextmanager
+def told(path, tell):
+    """While a file is sent, tell every few seconds how far it is.
+
+    :param tell: function that takes a line.
+    """
+    ended, whole, began = threading.Event(), os.path.getsize(path), time.monotonic()
+
+    def watch():
+        while not ended.wait(_TELL_SECONDS):
+            sent = _read_so_far(os.path.realpath(path))
+            if sent:
+                rate = sent / (time.monotonic() - began)
+                tell(f"{size(sent)} of {size(whole)} sent, {size(rate)} a second")
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
