@@ -9,12 +9,13 @@ After Ctrl-C, or when a CI job was killed and is run again on its machine, nobod
 from __future__ import annotations
 
 import os
+import time
 
 from ansible import constants as C
 from ansible import context
 from ansible.plugins.action import ActionBase
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _clock, _controller
 
 _MODULE = "beamops.bluegreen.deploy_lock"
 _UNLOCK = os.path.join(os.path.dirname(__file__), "..", "..", "playbooks", "unlock.yml")
@@ -30,6 +31,8 @@ class ActionModule(ActionBase):
         folder = os.path.dirname(C.DEFAULT_LOCAL_TMP)
         if state == "absent" and first and not self._task.check_mode:
             _controller.dismiss_companion(folder, run)
+        with_clock = args.pop("with_clock", False)
+        began = time.monotonic()
         result = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
         if state == "present" and not result.get("ok") and result.get("lock") and not self._task.check_mode:
             if _controller.is_dead(result["lock"].get("controller")):
@@ -37,7 +40,13 @@ class ActionModule(ActionBase):
         if state == "present" and result.get("changed") and first and not self._task.check_mode:
             playbooks = context.CLIARGS.get("args") or ()
             _controller.start_companion(folder, run, playbooks, os.path.abspath(_UNLOCK))
+        if result.get("ok") and with_clock:
+            result["ran"] = [began, time.monotonic()]
+            result["clock"] = _clock.measure(self._ask)
         return result
+
+    def _ask(self, command):
+        return self._low_level_execute_command(command, sudoable=False).get("stdout", "")
 
     def _take_over(self, args, refused, task_vars):
         held = refused["lock"]

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import time
+
 from ansible.errors import AnsibleFilterError
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused, module_name
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _group
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _clock, _group
 
 
 def _registered(hostvars, hosts, name):
@@ -86,10 +88,17 @@ def switch_lines(hostvars, hosts, plan):
     return _group.switch_lines(_infos(hostvars, hosts), plan)
 
 
+def instant(hostvars, hosts):
+    return _clock.instant(_registered(hostvars, hosts, "__bluegreen_lock"), time.monotonic())
+
+
 def ending(hostvars, hosts, story):
     results = {host: {"ended": (hostvars[host] if host in hostvars else {}).get("__bluegreen_ended")} for host in hosts}
     end = _group.verdict(results, hosts, ["ended?"])
-    return _group.ending(story, end, status_lines(hostvars, hosts))
+    switched = _registered(hostvars, hosts, "__bluegreen_switched")
+    moments = {host: result["moment"] for host, result in switched.items() if result.get("moment")}
+    apart = _clock.skew(moments, _registered(hostvars, hosts, "__bluegreen_lock"))
+    return _group.ending(story, end, status_lines(hostvars, hosts), apart)
 
 
 def status_lines(hostvars, hosts):
@@ -124,6 +133,7 @@ class FilterModule:
             "failure_lines": failure_lines,
             "deploy_lines": deploy_lines,
             "switch_lines": switch_lines,
+            "instant": instant,
             "ending": ending,
             "status_lines": status_lines,
             "history_lines": history_lines,

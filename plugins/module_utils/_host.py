@@ -585,6 +585,11 @@ def seconds_since_start():
     return time.monotonic() - _LOADED
 
 
+def uptime():
+    """Seconds since this host booted, to a hundredth: no matter of its wall clock, which may be wrong, and may be set."""
+    return float((read_text("/proc/uptime") or "0").split()[0])
+
+
 def is_running(pid):
     found = stat_of(pid)
     return bool(found) and found["state"] not in "ZX"

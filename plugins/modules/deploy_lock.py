@@ -55,6 +55,10 @@ options:
   controller:
     description: The process that runs the playbook. The same machine takes over from a process of its own that is dead.
     type: dict
+  with_clock:
+    description: Measure how the clock of this host relates to that of the controller, for a switch at one instant.
+    type: bool
+    default: false
   result:
     description: How the run went, for the history that V(absent) writes.
     type: str
@@ -115,6 +119,17 @@ msg:
   description: What was done, or who holds the lock.
   type: str
   returned: always
+clock:
+  description:
+    - How many seconds the time since this host booted is ahead of the monotonic clock of the controller (C(offset)), and how
+      exactly that is known (C(error)). Null where it could not be measured.
+  type: dict
+  returned: with O(with_clock)
+ran:
+  description: When the lock was asked for, and when it was had, by the monotonic clock of the controller.
+  type: list
+  elements: float
+  returned: with O(with_clock)
 info:
   description: What M(beamops.bluegreen.slot_info) returns, as it is after the lock was taken or freed.
   type: dict
@@ -349,6 +364,7 @@ def main():
             controller=dict(type="dict"),
             result=dict(type="str", choices=["ok", "failed"], default="ok"),
             why=dict(type="str", default=""),
+            with_clock=dict(type="bool", default=False),
             confirm=dict(type="str", choices=["blue", "green"]),
             migrations=dict(type="list", elements="str"),
             keep_releases=dict(type="int", default=5),

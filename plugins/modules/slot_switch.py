@@ -63,6 +63,11 @@ options:
         description: Text that the first MiB of the body has to contain.
         type: str
         default: ''
+  at:
+    description:
+      - When to switch, in seconds since the host booted, so that a whole group can switch at one instant. Without it, or when
+        that is past or more than a minute away, the module switches at once.
+    type: float
   assume_ready:
     description: In check mode, take it for granted that the slot holds O(release) and is healthy, as it would be by then.
     type: bool
@@ -98,6 +103,10 @@ release:
   description: Release that is live now.
   type: str
   returned: success
+moment:
+  description: When the traffic moved, in seconds since the host booted.
+  type: float
+  returned: when it moved
 was:
   description: Color that was live before.
   type: str
@@ -118,6 +127,8 @@ PROOF_SECONDS = 5
 # A host that freezes in the middle of a switch is given up by its run, and the others go back. When it thaws, it must not
 # go on to switch alone. A switch takes a fraction of a second, and one that is slow in every step still less than this.
 GIVEN_UP_SECONDS = 20
+# A host that was started anew since its clock was measured would wait for its former uptime.
+LONGEST_WAIT_SECONDS = 60
 SMOKE_SECONDS = 10
 SMOKE_BYTES = 1 << 20
 
@@ -129,6 +140,7 @@ class Switch:
         self.params = module.params
         self.check = module.check_mode
         self.app = app
+        self.planned = 0.0
         self.link = app.link()
         if self.link is None:
             raise Failure(f"{app.live} does not exist: this host is not set up; run setup.yml and deploy.yml")
@@ -200,8 +212,17 @@ class Switch:
         if place:
             _host.write_link(self.app.former_static, os.path.relpath(place, self.app.root))
 
+    def await_instant(self):
+        """Everything is ready. Returns when the whole group is."""
+        left = (self.params["at"] or 0) - _host.uptime()
+        if 0 < left < LONGEST_WAIT_SECONDS:
+            self.planned = left
+            time.sleep(left)
+            # Whoever waits may have been given up meanwhile.
+            _host.must_hold_lock(self.app, self.params["run"])
+
     def must_be_in_time(self):
-        seconds = _host.seconds_since_start()
+        seconds = _host.seconds_since_start() - self.planned
         if seconds > GIVEN_UP_SECONDS:
             raise Failure(f"this host froze for {seconds:.0f} s, and its run has given it up by now")
 
@@ -249,8 +270,11 @@ class Switch:
         }
         _host.write_json(self.app.switch_journal, journal)
         _host.end_canary(self.app, was)
+        self.await_instant()
         self.must_be_in_time()
         try:
+            # The rename is the next thing; what follows it, the sync, may take a while.
+            result["moment"] = _host.uptime()
             self.swap(color)
             self.prove(color)
             self.must_be_in_time()
@@ -302,6 +326,7 @@ def main():
                     contains=dict(type="str", default=""),
                 ),
             ),
+            at=dict(type="float"),
             assume_ready=dict(type="bool", default=False),
             run=dict(type="str", default=""),
         ),

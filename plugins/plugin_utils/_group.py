@@ -292,17 +292,22 @@ _NOT_ENDED = (
 )
 
 
-def ending(story, end, status):
+def ending(story, end, status, apart=None):
     """The last words of a run.
 
     :param story: C(operation); C(gate), its last verdict, empty if it had none; C(later), the verdict over what comes behind a
         switch; C(lost), hosts that it went on without; C(advice), what follows from a failure.
     :param end: verdict over the freeing of the locks.
     :param status: lines of the table.
+    :param apart: seconds between the first and the last switch, and how exactly that is known, if there were several.
     :returns: {"ok", "hosts": those that failed, "lines"}.
     """
     operation, gate, later, lost = (story[name] for name in ("operation", "gate", "later", "lost"))
     lines, failed = list(status), []
+    if apart and gate.get("ok"):
+        lines.append(
+            f"{apart[0] * 1000:.0f} ms between the first and the last switch, as far as clocks tell (+-{apart[1] * 1000:.0f} ms)"
+        )
     if lost:
         lines.append(
             f"lost, and not changed: {', '.join(lost)}; when they are back, run the same deploy again, with bluegreen_promote=true"
