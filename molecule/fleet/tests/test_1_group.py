@@ -252,7 +252,7 @@ def test_a_controller_that_was_ended_leaves_no_lock_that_matters(number):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_locks_of_a_controller_that_was_ended_are_freed(number):
     """Without anybody running anything again, for another machine must not have to wait."""
-    with start_of("slot_info", "bluegreen-fleet3") as it_starts:
+    with start_of("deploy_lock", "bluegreen-fleet3") as it_starts:
         run = start("promote", "-e", "color=blue")
         it_starts()
         os.killpg(run.pid, number)

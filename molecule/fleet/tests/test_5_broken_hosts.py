@@ -70,17 +70,17 @@ def test_the_process_of_a_slot_is_killed(which, fault):
 
 
 def test_nginx_is_killed_and_started(fault):
-    make_one()
+    _live, idle = make_one()
     with fault("nginx killed"), asking() as clients:
         before = serving()
         with clients[BROKEN].excused_while():
             inside(BROKEN, "systemctl kill --kill-who=all -s KILL nginx")
-            said(play("promote", rc=2), f"{BROKEN}: switching: nginx says", "run setup.yml")
+            said(play("promote", f"color={idle}", rc=2), f"{BROKEN}: switching: nginx says", "run setup.yml")
             assert serving(BROKEN) == before
             inside(BROKEN, "systemctl start nginx")
             wait_until(answers)
         assert serving() == before
-        play("promote")
+        play("promote", f"color={idle}")
         assert serving() != before
 
 
