@@ -7,7 +7,7 @@ RUN := PATH="$(BIN):$$PATH" ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg"
 ARTIFACTS := build/artifacts
 INSTALLED := $(CURDIR)/build/installed
 
-.PHONY: help venv demo demo-stop artifacts test test-faults test-traffic lint sanity units ready molecule collection clean
+.PHONY: help venv demo demo-stop artifacts test test-faults test-traffic bench lint sanity units ready molecule collection clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,12 @@ test-traffic: export BLUEGREEN_TRAFFIC = full
 test-traffic: export PYTEST_ADDOPTS = -s -m traffic
 test-traffic: ## 60 switches and 20 deploys under load, beside a symlink with a reload (make test takes a short form)
 	@$(MAKE) --no-print-directory molecule SCENARIO=default
+
+bench: ready ## How long things take, beside typing them by hand; half an hour, prints ratios, writes docs/performance.md
+	@scripts/need curl
+	@image=$$(tests/image/build build/image) && env PATH="$(BIN):$$PATH" \
+	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \
+	  BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/python tests/bench/bench.py
 
 clean: ## Remove what was built
 	@rm -rf build

@@ -28,6 +28,9 @@ def _infos(hostvars, hosts):
     found = _registered(hostvars, hosts, "__bluegreen_info")
     locked = _registered(hostvars, hosts, "__bluegreen_lock")
     found.update({host: result["info"] for host, result in locked.items() if result.get("info")})
+    # Where something was set up since.
+    later = _registered(hostvars, hosts, "__bluegreen_setup")
+    found.update({host: result for host, result in later.items() if result.get("ok")})
     return found
 
 
@@ -51,8 +54,6 @@ def verdict(hostvars, hosts, steps, without_lost=False):
 
 def deploy_plan(hostvars, hosts, force=False):
     infos = _infos(hostvars, hosts)
-    later = _registered(hostvars, hosts, "__bluegreen_setup")
-    infos.update({host: info for host, info in later.items() if info.get("ok")})
     installed = _registered(hostvars, hosts, "__bluegreen_release")
     return _group.deploy_plan(infos, {host: result.get("release") for host, result in installed.items()}, force)
 

@@ -30,3 +30,39 @@ def bars(path, title, rows, unit=""):
         ]
     with open(path, "w", encoding="utf-8") as stream:
         stream.write("\n".join([*parts, "</svg>"]) + "\n")
+
+
+def lines(path, title, series, height=420):
+    """Write a chart of lines: name to [(x, y)], each with its name at its end."""
+    points = [point for line in series.values() for point in line]
+    most_x, most_y = max(x for x, _y in points), max(y for _x, y in points)
+    across, up = WIDTH - 2 * LEFT - 150, height - 110
+
+    def place(x, y):
+        return LEFT + 30 + across * x / most_x, height - 40 - up * y / most_y
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13">',
+        f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
+        f'<text x="{LEFT}" y="30" font-size="17" font-weight="bold" fill="#222">{escape(title)}</text>',
+    ]
+    for step in range(5):
+        left, top = place(0, most_y * step / 4)
+        parts.append(f'<path d="M{left:.0f} {top:.0f} H{left + across:.0f}" stroke="#ddd"/>')
+        parts.append(
+            f'<text x="{left - 6:.0f}" y="{top + 4:.0f}" text-anchor="end" fill="#555">{most_y * step / 4:.0f}</text>'
+        )
+    for x in sorted({x for x, _y in points}):
+        left, top = place(x, 0)
+        parts.append(f'<text x="{left:.0f}" y="{top + 18:.0f}" text-anchor="middle" fill="#555">{x}</text>')
+    used = []
+    for color, (name, line) in zip(("#c54", "#2a7", "#27a", "#a72", "#777", "#727"), series.items()):
+        route = " L".join("{:.1f} {:.1f}".format(*place(x, y)) for x, y in line)
+        left, top = place(*line[-1])
+        while any(abs(top - other) < 15 for other in used):
+            top -= 4
+        used.append(top)
+        parts.append(f'<path d="M{route}" fill="none" stroke="{color}" stroke-width="2.5"/>')
+        parts.append(f'<text x="{left + 8:.0f}" y="{top + 4:.0f}" fill="{color}">{escape(name)}</text>')
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write("\n".join([*parts, "</svg>"]) + "\n")

@@ -7,6 +7,7 @@ import json
 import os
 import time
 
+from ansible_collections.beamops.bluegreen.plugins.filter import bluegreen
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _slots
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _group
 from hypothesis import given
@@ -318,3 +319,41 @@ def test_a_canary_and_maintenance_are_in_the_table():
     text = "\n".join(_group.status_lines({"web1": info(canary=10, maintenance=True)}))
     assert "web1: canary: 10 % of the visitors get green" in text
     assert "web1: closed for maintenance" in text and "all truths agree" not in text
+
+
+def test_a_first_deploy_can_go_on_to_promote():
+    """What was seen when the host was locked is older than its set-up."""
+    bare = info(link=None, blue=None, green=None)
+    host = {
+        "__bluegreen_lock": {"ok": True, "info": bare},
+        "__bluegreen_setup": info(blue=None, green=None),
+        "__bluegreen_deployed": {"ok": True, "color": "blue", "release": A},
+    }
+    plan = bluegreen.switch_plan({"a": host}, ["a"], deployed=True)
+    assert plan["ok"] and plan["hosts"]["a"]["already"]
+    del host["__bluegreen_setup"]
+    assert not bluegreen.switch_plan({"a": host}, ["a"], deployed=True)["ok"]
+
+
+def story(**more):
+    found = {"operation": "promote", "gate": {"ok": True, "failed": []}, "later": {"ok": True, "failed": []}}
+    return {**found, "lost": [], "advice": "Run promote.yml again.", **more}
+
+
+def test_the_last_words_of_a_run():
+    fine = {"ok": True, "failed": []}
+    assert _group.ending(story(), fine, ["table"]) == {"ok": True, "hosts": [], "lines": ["table"]}
+    assert _group.ending(story(), fine, [], (0.012, 0.008))["lines"] == [
+        "12 ms between the first and the last switch, as far as clocks tell (+-8 ms)"
+    ]
+    bad = {"ok": False, "failed": [{"host": "b", "step": "switched", "why": "no"}]}
+    ended = _group.ending(story(gate=bad), bad, [], (0.012, 0.008))
+    # A host that failed in the switch is not reported again because its end failed too.
+    assert ended["hosts"] == ["b"] and ended["lines"][1:] == ["b: switching: no", "Run promote.yml again."]
+    ended = _group.ending(story(), {"ok": False, "failed": [{"host": "c", "step": "ended", "why": "lost"}]}, [])
+    assert not ended["ok"] and ended["lines"][1] == "c: ending: lost" and "unlock.yml" in ended["lines"][2]
+    ended = _group.ending(story(later=bad), fine, [])
+    assert ended["hosts"] == ["b"] and "nothing was undone" in ended["lines"][2]
+    # A run that never came to a verdict did not go well.
+    assert not _group.ending(story(gate={}), fine, [])["ok"]
+    assert "run the same deploy again" in _group.ending(story(lost=["d"]), fine, [])["lines"][0]
