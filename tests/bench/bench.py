@@ -9,7 +9,6 @@ docs/performance.md and docs/performance.svg.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pathlib
@@ -19,14 +18,13 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import time
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT / "tests" / "bench")]
 
 from machines import SETTINGS, Machines
-from support import plot
+from support import bluegreen, plot
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 COUNTS = [int(word) for word in os.environ.get("BENCH_HOSTS", "1 2 4 8 16").split()]
@@ -43,30 +41,13 @@ VARIABLES = {
 HAND_ENV = "PHX_SERVER=true\nSECRET_KEY_BASE=bench-secret-key-base\n"
 
 
-def variant(number, extra=0):
-    """An artifact that nobody has yet: 0.1.1 with one other line in an asset, and V(extra) bytes that do not compress."""
-    path = FOLDER / f"variant-{number}.tar.gz"
-    with tarfile.open(ARTIFACTS / "sample_app-0.1.1.tar.gz") as source, tarfile.open(path, "w:gz") as target:
-        for member in source.getmembers():
-            stream = source.extractfile(member) if member.isreg() else None
-            if "/priv/static/" in member.name and member.isreg():
-                text = f"// variant {number} {time.time()}\n".encode()
-                member.size, stream = len(text), io.BytesIO(text)
-            target.addfile(member, stream)
-        if extra:
-            member = tarfile.TarInfo("lib/sample_app-0.1.1/priv/static/film.bin")
-            member.size, member.mode = extra, 0o644
-            target.addfile(member, open("/dev/urandom", "rb"))
-    return path
-
-
 class Bench:
     def __init__(self):
         shutil.rmtree(FOLDER, ignore_errors=True)
         FOLDER.mkdir(parents=True)
         (FOLDER / "env").write_text(HAND_ENV)
         for number in range(1, 6):
-            pings = "".join("    - ansible.builtin.ping:\n" for _ in range(number))
+            pings = "".join("    - ansible.builtin.ping:\n" for _again in range(number))
             play = f"- hosts: bluegreen\n  gather_facts: false\n  become: true\n  tasks:\n{pings}"
             (FOLDER / f"ping{number}.yml").write_text(play)
         key, image = os.environ["BLUEGREEN_TEST_KEY"], os.environ["BLUEGREEN_TEST_IMAGE"]
@@ -112,7 +93,7 @@ class Bench:
 
     def new(self, extra=0):
         self.number += 1
-        return variant(self.number, extra)
+        return bluegreen.variant(ARTIFACTS / "sample_app-0.1.1.tar.gz", FOLDER / f"variant-{self.number}.tar.gz", extra)
 
     def live(self):
         return self.machines.hosts[0].run(f"basename $(readlink {ROOT}/live)")
@@ -310,21 +291,18 @@ def verdicts(bench, boot, traffic, whole, skew, peaks):
 
 def page(bench, boot, traffic, whole, executions, skew, peaks):
     """What goes between the marks of docs/performance.md."""
-    names = [
-        name
-        for name in (
-            "deploy",
-            "hand deploy",
-            "usual",
-            "again",
-            "promote",
-            "hand promote",
-            "status",
-            "1 ping",
-            "3 ping",
-            "4 ping",
-        )
-    ]
+    names = (
+        "deploy",
+        "hand deploy",
+        "usual",
+        "again",
+        "promote",
+        "hand promote",
+        "status",
+        "1 ping",
+        "3 ping",
+        "4 ping",
+    )
     head = [f"median of {ROUNDS}, seconds"] + [f"{count} hosts" for count in COUNTS]
     rows = [
         [name] + [f"{bench.median(name, count):.2f}" if (name, count) in bench.times else "" for count in COUNTS]

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # The same cycle, typed by hand as the blog post does it: one host after the other, a connection for each command.
 #   by_hand.sh deploy TARBALL VERSION PORT...    by_hand.sh promote COLOR PORT...
 # Ports are those of sshd on 127.0.0.1; KEY is the ssh key, STATE a directory for the version files. Which slot is idle is asked on

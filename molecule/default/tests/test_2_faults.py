@@ -8,10 +8,11 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import tarfile
 
 import pytest
-from support.bluegreen import Client, Site, artifact
+from support.bluegreen import Client, Site, artifact, variant
 
 ROOT = "/opt/sample_app"
 GOOD = f"bluegreen_artifact={artifact('sample_app-0.1.1')}"
@@ -358,6 +359,41 @@ def test_rollback_brings_back_release_and_environment_after_the_slot_was_reused(
     assert "ONE" in site.get("/env-names").text.split()
     play("rollback")
     assert (site.color(), site.version()) == ("blue", "0.1.0")
+
+
+def kilobytes_of_releases(host):
+    return int(host.check_output(f"sudo du -sk {ROOT}/releases | cut -f1"))
+
+
+def test_only_what_is_new_is_sent_and_what_a_host_has_is_linked(host, site, play, tmp_path):
+    before = kilobytes_of_releases(host)
+    run = play("deploy", f"bluegreen_artifact={variant(artifact('sample_app-0.1.1'), tmp_path / 'new.tar.gz')}")
+    assert re.search(r"bluegreen-web1: sends \d\d kB instead of 5\.\d MB: it has (\d+) of (\d+) files", run.text), (
+        run.text
+    )
+    # Directories, and a list of the files; an unpacked release has 13 MB.
+    assert kilobytes_of_releases(host) - before < 1500
+    release = host.check_output(f"basename $(readlink {ROOT}/slots/green/release)")
+    told = json.loads(host.check_output(f"sudo cat {ROOT}/releases/{release}/.files.json"))
+    for name in ("bin/sample_app", "releases/start_erl.data"):
+        assert host.file(f"{ROOT}/releases/{release}/{name}").sha256sum == told[name]
+        assert host.check_output(f"stat -c '%h %a' {ROOT}/releases/{release}/{name}").split()[0] != "1"
+    # What is there already is not sent, nor asked for again.
+    assert "sends" not in play("deploy", f"bluegreen_artifact={tmp_path / 'new.tar.gz'}").text
+
+
+def test_a_file_that_somebody_edited_is_not_passed_on(host, site, play, tmp_path):
+    """Whoever changed it changed it in all releases that share it; a new one gets what is in its artifact."""
+    name = host.check_output(f"cd {ROOT}/slots/green/release && ls lib/elixir-*/ebin/elixir.app")
+    edited = f"{ROOT}/slots/green/release/{name}"
+    right = host.check_output(f"sha256sum {edited} | cut -c1-64")
+    host.check_output(f"sudo cp -a {edited} /root/kept && sudo sh -c 'echo % edited >>{edited}'")
+    run = play("deploy", f"bluegreen_artifact={variant(artifact('sample_app-0.1.1'), tmp_path / 'new.tar.gz')}")
+    assert f"after all: no release on this host has {name} any more" in " ".join(run.text.split()), run.text
+    assert host.check_output(f"sha256sum {ROOT}/slots/green/release/{name} | cut -c1-64") == right
+    host.check_output(
+        f"sudo sh -c 'for one in {ROOT}/releases/*/{name}; do cp --remove-destination -p /root/kept $one; done'"
+    )
 
 
 def test_not_enough_disk(host, play, untouched):

@@ -49,7 +49,7 @@ def test_all_good():
         assert serving() == {("blue", "0.1.0", "1")}
         run = play("promote", "color=green")
     assert serving() == {("green", "0.1.1", "1")}
-    said(run, *(f"{host}: live blue 0.1.0-" for host in HOSTS))
+    said(run, *(f"{host}: live blue 0.1.0-" for host in HOSTS), "ms between the first and the last switch")
     assert all(set(client.seen) == {"blue", "green"} for client in clients.values())
     assert (
         play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_promote": True}).changed() == 0
