@@ -15,6 +15,7 @@ import pathlib
 import platform
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -111,6 +112,10 @@ class Bench:
         """Everything in turns, so that whatever else the machine does hits all alike."""
         self.deploy(ARTIFACTS / "sample_app-0.1.0.tar.gz", count, bluegreen_promote=True, bluegreen_force=True)
         self.deploy(ARTIFACTS / "sample_app-0.1.1.tar.gz", count, bluegreen_force=True)
+        for _slot in ("blue", "green") if "hand" in rivals else ():
+            # Into an occupied slot, for both.
+            self.by_hand("deploy", count, ARTIFACTS / "sample_app-0.1.0.tar.gz", "0.1.0")
+            self.by_hand("promote", count, "blue" if self.by_hand_color() == "green" else "green")
         for _round in range(ROUNDS):
             path = self.new()
             self.note("deploy", count, self.deploy(path, count))
@@ -334,6 +339,8 @@ def page(bench, boot, traffic, whole, executions, skew, peaks):
 
 def main():
     bench = Bench()
+    # Ended from outside it takes its containers along, too.
+    signal.signal(signal.SIGTERM, lambda *_what: sys.exit("ended"))
     bench.machines.up()
     try:
         print(f"{max(COUNTS)} hosts, {os.cpu_count()} cores, Python {platform.python_version()}", flush=True)
