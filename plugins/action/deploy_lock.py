@@ -13,6 +13,7 @@ import time
 
 from ansible import constants as C
 from ansible import context
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _clock, _controller
@@ -46,7 +47,11 @@ class ActionModule(ActionBase):
         return result
 
     def _ask(self, command):
-        return self._low_level_execute_command(command, sudoable=False).get("stdout", "")
+        try:
+            return self._low_level_execute_command(command, sudoable=False).get("stdout", "")
+        except AnsibleConnectionFailure:
+            # It holds the lock all the same; whoever comes next says that the host is lost.
+            return ""
 
     def _take_over(self, args, refused, task_vars):
         held = refused["lock"]
