@@ -8,17 +8,21 @@ from __future__ import annotations
 import difflib
 import getpass
 import os
+import re
 import socket
 import time
 import uuid
 
+import yaml
 from ansible import constants as C
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _rules
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _transfer
 
+_SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "preflight", "meta", "argument_specs.yml")
 # What playbooks take with -e beside the variables, and variables that are easily typed without their prefix.
 _WORDS = ("color", "expr", "history", "strict")
 _SHORT = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
@@ -115,18 +119,50 @@ def near_misses(extra):
     return wrong
 
 
+def variables():
+    """Name to specification of all variables, as they are documented."""
+    with open(_SPECIFICATION, encoding="utf-8") as stream:
+        # An order of magnitude quicker than in Python, and every host pays for it.
+        found = yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return found["argument_specs"]["variables"]["options"]
+
+
+def check_types(given, specification):
+    """Sentences for values that are missing or of another type, and the values as what they should be."""
+    # A default may be a template, and the role has them all.
+    plain = {name: {**option, "default": None} for name, option in specification.items()}
+    judged = ArgumentSpecValidator(plain).validate(given)
+    values = {name: value for name, value in judged.validated_parameters.items() if name in given}
+    return [_in_short(text) for text in judged.error_messages], values
+
+
+def _in_short(text):
+    """Ansible's words on a wrong type, without what only its authors understand."""
+    found = re.match(r"argument '(\w+)' is of type .* and we were unable to convert to (\w+): (.*)", text, re.DOTALL)
+    if not found:
+        return text
+    name, kind, why = found.groups()
+    return f"{name} has to be of type {kind}" + ("" if "<class" in why else f": {why}")
+
+
 class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         args = dict(self._task.args)
         if args.get("left_out"):
             raise AnsibleActionFail(
-                f"--limit leaves out {', '.join(args['left_out'])} of the group {args['settings']['hosts']}, and a group that is "
+                f"--limit leaves out {', '.join(args['left_out'])} of the group {args.get('group')}, and a group that is "
                 "only partly switched serves two versions. To do it all the same: -e bluegreen_partial=true"
             )
-        known = {f"bluegreen_{name}" for name in args["settings"]}
-        wrong = misspelt(task_vars, known) + check(args["settings"])
-        wrong += near_misses(load_extra_vars(self._loader))
+        specification = variables()
+        wrong = misspelt(task_vars, set(specification)) + near_misses(load_extra_vars(self._loader))
+        missing = [name for name, option in specification.items() if option.get("required") and name not in task_vars]
+        # Others are made of these.
+        wrong += [f"{name} is not set; it has to be" for name in missing]
+        settings = self._settings(task_vars, specification, wrong) if not missing else {}
+        if missing or len(settings) < len(specification):
+            self._refuse(wrong)
+        wrong += check(settings)
         if args.get("color"):
             try:
                 _rules.check_color(args["color"])
@@ -137,11 +173,10 @@ class ActionModule(ActionBase):
         except _rules.Refused as error:
             wrong.append(str(error))
         if args.get("artifact_needed"):
-            wrong += self._check_artifact(args["settings"], result)
-        if wrong:
-            raise AnsibleActionFail("\n".join(wrong) if len(wrong) == 1 else "\n- ".join(["this is wrong:", *wrong]))
+            wrong += self._check_artifact(settings, result)
+        self._refuse(wrong)
         # Ansible would let the other hosts fall out of the step that such a task fails in, with the slot taken.
-        hooks = args["settings"]["hooks"]
+        hooks = settings["hooks"]
         for path in [local_path(path) for files in hooks.values() for path in files]:
             for word in words_of(self._loader.load_from_file(path)) & {"run_once", "any_errors_fatal"}:
                 raise AnsibleActionFail(
@@ -149,7 +184,7 @@ class ActionModule(ActionBase):
                     "when: inventory_hostname == ansible_play_hosts_all[0]"
                 )
         result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
-        page = args["settings"].get("maintenance_page")
+        page = settings.get("maintenance_page")
         result["maintenance_page"] = local_path(page) if page else ""
         result["run"] = {
             "id": f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
@@ -157,6 +192,22 @@ class ActionModule(ActionBase):
             "controller": _controller.this_run(),
         }
         return result
+
+    def _refuse(self, wrong):
+        if wrong:
+            raise AnsibleActionFail("\n".join(wrong) if len(wrong) == 1 else "\n- ".join(["this is wrong:", *wrong]))
+
+    def _settings(self, task_vars, specification, wrong):
+        """The variables of this host, without their prefix; those that cannot be had are among what is wrong."""
+        given = {}
+        for name in specification:
+            try:
+                given[name] = self._templar.template(task_vars[name])
+            except (AnsibleError, KeyError) as error:
+                wrong.append(f"{name}: {error}")
+        words, values = check_types(given, specification)
+        wrong += words
+        return {} if words else {name[len("bluegreen_") :]: value for name, value in values.items()}
 
     def _check_artifact(self, settings, result):
         artifact, checksum = settings.get("artifact"), settings.get("artifact_checksum")

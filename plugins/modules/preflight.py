@@ -9,6 +9,7 @@ module: preflight
 short_description: Check all input of a run before a host is touched
 version_added: 0.1.0
 description:
+  - Looks at the variables of the collection as the host has them. Their types are those of the role P(beamops.bluegreen.preflight#role).
   - Names, domains, ports, paths and versions are checked against allow-lists, environment variables for what an env file
     can hold, and variables that start with C(bluegreen_) for misspelling.
   - The artifact is read through. It has to be a whole tarball of a release of this app, without members that lead outside.
@@ -25,15 +26,15 @@ attributes:
   platform:
     platforms: posix
 options:
-  settings:
-    description: The variables of the collection, without their prefix.
-    type: dict
-    required: true
   left_out:
     description: Hosts of the group that C(--limit) leaves out; any are refused.
     type: list
     elements: str
     default: []
+  group:
+    description: Name of the group, for the message about O(left_out).
+    type: str
+    default: ''
   color:
     description: The color that was named on the command line, if any.
     type: str
@@ -51,10 +52,7 @@ options:
 EXAMPLES = r"""
 - name: Check the input
   beamops.bluegreen.preflight:
-    settings:
-      app: my_app
-      domain: example.com
-      root: /opt/my_app
+    artifact_needed: true
 """
 
 RETURN = r"""

@@ -138,3 +138,30 @@ def test_the_words_of_a_hook():
     tasks = [{"name": "x", "block": [{"debug": None, "run_once": True}], "rescue": [{"any_errors_fatal": True}]}]
     assert {"run_once", "any_errors_fatal"} <= preflight.words_of(tasks)
     assert preflight.words_of(None) == set() and preflight.words_of(["x"]) == set()
+
+
+def test_a_wrong_type_is_said_in_short_and_names_the_variable():
+    given = {
+        "bluegreen_app": "my_app",
+        "bluegreen_domain": "example.com",
+        "bluegreen_ports": [1],
+        "bluegreen_health_timeout": "soon",
+        "bluegreen_service_manager": "runit",
+        "bluegreen_promote": "yes",
+        "bluegreen_keep_releases": "7",
+    }
+    wrong, values = preflight.check_types(given, preflight.variables())
+    assert sorted(wrong) == [
+        "bluegreen_health_timeout has to be of type int: \"'soon'\" cannot be converted to an int",
+        "bluegreen_ports has to be of type dict",
+        "value of bluegreen_service_manager must be one of: systemd, daemon, got: runit",
+    ]
+    assert values["bluegreen_promote"] is True and values["bluegreen_keep_releases"] == 7
+    # What was not given is left to the defaults of the role.
+    assert set(values) == set(given)
+
+
+def test_the_value_of_a_secret_is_not_in_what_is_said_of_its_type():
+    given = {"bluegreen_app": "a", "bluegreen_domain": "b.c", "bluegreen_env": "s3cret"}
+    wrong, _values = preflight.check_types(given, preflight.variables())
+    assert len(wrong) == 1 and "bluegreen_env" in wrong[0] and "s3cret" not in wrong[0]
