@@ -387,13 +387,12 @@ def test_a_file_that_somebody_edited_is_not_passed_on(host, site, play, tmp_path
     name = host.check_output(f"cd {ROOT}/slots/green/release && ls lib/elixir-*/ebin/elixir.app")
     edited = f"{ROOT}/slots/green/release/{name}"
     right = host.check_output(f"sha256sum {edited} | cut -c1-64")
-    host.check_output(f"sudo cp -a {edited} /root/kept && sudo sh -c 'echo % edited >>{edited}'")
+    everywhere = f"for one in {ROOT}/releases/*/{name}"
+    host.check_output(f"sudo cp -a {edited} /root/kept && sudo sh -c '{everywhere}; do echo % edited >>$one; done'")
     run = play("deploy", f"bluegreen_artifact={variant(artifact('sample_app-0.1.1'), tmp_path / 'new.tar.gz')}")
     assert f"after all: no release on this host has {name} any more" in " ".join(run.text.split()), run.text
     assert host.check_output(f"sha256sum {ROOT}/slots/green/release/{name} | cut -c1-64") == right
-    host.check_output(
-        f"sudo sh -c 'for one in {ROOT}/releases/*/{name}; do cp --remove-destination -p /root/kept $one; done'"
-    )
+    host.check_output(f"sudo sh -c '{everywhere}; do cp --remove-destination -p /root/kept $one; done'")
 
 
 def test_not_enough_disk(host, play, untouched):
