@@ -210,9 +210,10 @@ def thin(path, target, files, without):
 def room_for(path):
     """Bytes that unpacking an artifact takes on a disk, which is less than its content where it is a thin one."""
     with _open(path) as archive:
-        return sum(
-            4096 if _KEPT in member.pax_headers else _on_disk(member.size) for _name, member in members_of(archive)
-        )
+        members = members_of(archive)
+        folders = {posixpath.dirname(name) for name, _member in members}
+        new = [member for _name, member in members if _KEPT not in member.pax_headers]
+        return 4096 * len(folders) + sum(_on_disk(member.size) for member in new if member.isreg())
 
 
 def _mode(name, member):

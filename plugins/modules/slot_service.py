@@ -252,8 +252,11 @@ class Slot:
         if same:
             result = self.started()
             if self.journal and not self.check:
-                # The run that put it there died before it could say so.
+                # The run that put it there died before it could say so. What it took is this run's now, to confirm or give back.
                 self.write_facts(release, self.held["sha256"], _host.now())
+                if params["run"]:
+                    self.journal["run"] = params["run"]
+                    _host.write_json(self.journal_file, self.journal)
                 result["changed"] = True
             return result
         former = self.journal["former"]["release"] if self.journal else self.release

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests"))
 
-from support.bluegreen import artifact
+from support.bluegreen import artifact, variant
 from support.faults import EVERY, FAULTS
 from support.fleet import HOSTS, ROOT, SITES, asking, held, inside, make_one, play, said, serving
 
@@ -84,8 +84,13 @@ def test_nginx_is_killed_and_started(fault):
         assert serving() != before
 
 
-def test_a_disk_is_full(fault):
+def test_a_disk_is_full(fault, tmp_path):
     make_one()
+    # Of which five megabytes are on no host.
+    big = {
+        **REBUILT,
+        "bluegreen_artifact": variant(artifact("sample_app-0.1.1-rebuilt"), f"{tmp_path}/a.tar.gz", 5_000_000),
+    }
     releases = f"{ROOT}/releases"
     with fault("the disk full of everything"), asking():
         before, slots = serving(), held()
@@ -93,10 +98,10 @@ def test_a_disk_is_full(fault):
         spare = f"cd {releases} && for one in *; do readlink ../slots/*/release | grep -q $one || rm -rf $one; done"
         small = f"mount -t tmpfs -o size=$((used + 3000))k,mode=755 none {releases} && cp -a /run/kept/. {releases}"
         inside(BROKEN, f"{spare}; used=$(du -sk {releases} | cut -f1) && cp -a {releases} /run/kept && {small}")
-        said(play("deploy", REBUILT, rc=2), f"{BROKEN}: installing: the release needs", "KiB are free")
+        said(play("deploy", big, rc=2), f"{BROKEN}: installing: the release needs", "KiB are free")
         assert serving() == before and held() == slots
         inside(BROKEN, f"umount -l {releases} && rm -rf /run/kept")
-        play("deploy", REBUILT)
+        play("deploy", big)
         assert {answer[1:] for answer in serving()} == {("0.1.1", "2")}
 
 
