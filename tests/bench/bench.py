@@ -137,7 +137,10 @@ class Bench:
                 self.note("hand promote", count, self.by_hand("promote", count, color))
             self.note("status", count, self.ours("status", count))
             self.note("again", count, self.deploy(path, count))
-            assert not sum(map(int, re.findall(r"changed=(\d+)", self.said))), self.said
+            # A release that nothing needs any more since the promote may be removed; nothing else happens.
+            assert sum(map(int, re.findall(r"changed=(\d+)", self.said))) <= count and ": sends " not in self.said, (
+                self.said
+            )
 
     def by_hand_color(self):
         return self.machines.hosts[0].run("curl -s -H Host:hand.test http://127.0.0.1/deployment_id")
