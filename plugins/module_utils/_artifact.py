@@ -145,8 +145,7 @@ def inspect(path, app):
     :returns: {"version", "sha256", "bytes", "unpacked_bytes", "files": {name: SHA-256}}, sizes in bytes. A name that comes twice
         with different contents is not in C(files).
     """
-    names, start_data, unpacked, files, twice = {}, b"", 0, {}, set()
-    there = False
+    names, start_data, unpacked, files, twice = {}, None, 0, {}, set()
     with _open(path) as archive:
         try:
             for name, member in members_of(archive):
@@ -159,13 +158,13 @@ def inspect(path, app):
                         first = first or block[:4096]
                         digest.update(block)
                     if name == "releases/start_erl.data":
-                        start_data, there = first, True
+                        start_data = first
                     if files.setdefault(name, digest.hexdigest()) != digest.hexdigest():
                         twice.add(name)
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise Refused(f"the artifact is truncated or damaged: {path} ({error})") from None
     return {
-        "version": _judge(path, app, names, start_data if there else None),
+        "version": _judge(path, app, names, start_data),
         "sha256": sha256_of(path),
         "bytes": os.path.getsize(path),
         "unpacked_bytes": unpacked,

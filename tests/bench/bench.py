@@ -33,6 +33,7 @@ FOLDER = CHECKOUT / "build" / "bench"
 HERE = CHECKOUT / "tests" / "bench"
 ARTIFACTS = CHECKOUT / "build" / "artifacts"
 ROOT = "/opt/sample_app"
+OTHER = {"blue": "green", "green": "blue"}
 VARIABLES = {
     "bluegreen_app": "sample_app",
     "bluegreen_domain": "sample.test",
@@ -96,11 +97,8 @@ class Bench:
         self.number += 1
         return bluegreen.variant(ARTIFACTS / "sample_app-0.1.1.tar.gz", FOLDER / f"variant-{self.number}.tar.gz", extra)
 
-    def live(self):
-        return self.machines.hosts[0].run(f"basename $(readlink {ROOT}/live)")
-
     def idle(self):
-        return {"blue": "green", "green": "blue"}[self.live()]
+        return OTHER[self.machines.hosts[0].run(f"basename $(readlink {ROOT}/live)")]
 
     # --- what is measured ---
 
@@ -115,7 +113,7 @@ class Bench:
         for _slot in ("blue", "green") if "hand" in rivals else ():
             # Into an occupied slot, for both.
             self.by_hand("deploy", count, ARTIFACTS / "sample_app-0.1.0.tar.gz", "0.1.0")
-            self.by_hand("promote", count, "blue" if self.by_hand_color() == "green" else "green")
+            self.by_hand("promote", count, self.by_hand_idle())
         for _round in range(ROUNDS):
             path = self.new()
             self.note("deploy", count, self.deploy(path, count))
@@ -133,8 +131,7 @@ class Bench:
                 self.note(f"{number} ping", count, self.play(f"ping{number}.yml", count))
             self.note("promote", count, self.ours("promote", count, {"color": self.idle()}))
             if "hand" in rivals:
-                color = "blue" if self.by_hand_color() == "green" else "green"
-                self.note("hand promote", count, self.by_hand("promote", count, color))
+                self.note("hand promote", count, self.by_hand("promote", count, self.by_hand_idle()))
             self.note("status", count, self.ours("status", count))
             self.note("again", count, self.deploy(path, count))
             # A release that nothing needs any more since the promote may be removed; nothing else happens.
@@ -142,8 +139,8 @@ class Bench:
                 self.said
             )
 
-    def by_hand_color(self):
-        return self.machines.hosts[0].run("curl -s -H Host:hand.test http://127.0.0.1/deployment_id")
+    def by_hand_idle(self):
+        return OTHER[self.machines.hosts[0].run("curl -s -H Host:hand.test http://127.0.0.1/deployment_id")]
 
     def median(self, name, count):
         return statistics.median(self.times[name, count])
