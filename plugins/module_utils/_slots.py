@@ -49,8 +49,7 @@ def parse_facts(text):
                 raise ValueError("a former color is neither blue nor green")
             facts["was_live"].append({"color": entry["color"], "release": entry["release"]})
         facts["rolled_back"] = [check_release(release) for release in found.get("rolled_back") or []]
-        facts["previous"] = facts["was_live"][0] if facts["was_live"] else None
-        return facts, None
+        return _with_previous(facts), None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return empty_facts(), f"the facts file cannot be read ({error})"
 
@@ -69,14 +68,39 @@ def after_deploy(facts, color, release, sha256, at):
     if release and facts["live"] == color:
         # The very first deploy goes to the live slot and so needs no promote.
         facts["slots"][color]["promoted_at"] = at
+    return _with_previous(facts)
+
+
+def ways_back(facts):
+    """Of what was live, newest first, that which a rollback may go to: {"color", "release"}.
+
+    Nothing that was rolled back from, however often it was live before that. What is live is no way back from itself, unless it
+    is in the other slot as it was when it was live: under another env.
+    """
+    live, idle = (facts["slots"].get(color) or {} for color in (facts["live"], other(facts["live"] or COLORS[0])))
+    return [
+        entry
+        for entry in facts["was_live"]
+        if entry["release"] not in facts["rolled_back"]
+        and (entry["release"] != live.get("release") or _was_live_in(idle, entry["release"]))
+    ]
+
+
+def _was_live_in(slot, release):
+    return bool(slot) and slot["release"] == release and bool(slot.get("promoted_at"))
+
+
+def _with_previous(facts):
+    facts["previous"] = next(iter(ways_back(facts)), None)
     return facts
 
 
 def after_switch(facts, to, kind, at):
     """Facts once the traffic goes to another slot.
 
-    A promote remembers what was live on top of what was live before it. A rollback takes the top away and marks what it
-    left, so that neither a second rollback nor a promote without a color goes forward to it again.
+    A promote remembers what was live on top of what was live before it. A rollback takes away what it goes to and all that
+    was live after that, and marks what it left, so that neither a second rollback nor a promote without a color goes forward
+    to it again.
     """
     facts = json.loads(json.dumps(facts))
     left, gone_to = facts["live"], facts["slots"][to]
@@ -88,7 +112,10 @@ def after_switch(facts, to, kind, at):
     if kind == "rollback":
         if left_slot:
             facts["rolled_back"] = ([left_slot["release"]] + facts["rolled_back"])[:_REMEMBERED]
-        past = past[1:]
+        # Not always the top: what was rolled back from before may lie there.
+        releases = [entry["release"] for entry in past]
+        reached = releases.index(gone_to["release"]) if gone_to and gone_to["release"] in releases else 0
+        past = past[reached + 1 :]
     elif left_slot and left != to:
         past = [{"color": left, "release": left_slot["release"]}] + past
     if gone_to:
@@ -98,9 +125,8 @@ def after_switch(facts, to, kind, at):
         if kind != "rollback":
             facts["rolled_back"] = [release for release in facts["rolled_back"] if release != gone_to["release"]]
     facts["was_live"] = past[:_REMEMBERED]
-    facts["previous"] = facts["was_live"][0] if facts["was_live"] else None
     facts["live"] = to
-    return facts
+    return _with_previous(facts)
 
 
 def reconcile(facts, link, held, switch, at):
@@ -115,11 +141,10 @@ def reconcile(facts, link, held, switch, at):
         known, real = facts["slots"][color], held.get(color)
         if (known or {}).get("release") != (real or {}).get("release"):
             facts["slots"][color] = _entry(real["release"], real.get("sha256"), None) if real else None
-    if link is None or facts["live"] == link:
-        return facts
     if facts["live"] is None:
         facts["live"] = link
-        return facts
+    if link is None or facts["live"] == link:
+        return _with_previous(facts)
     if switch and switch.get("from") == link and switch.get("to") == facts["live"]:
         # The switch was taken back: the facts before it are true again, save what the slots hold by now.
         before = switch["facts"]["slots"]
@@ -153,17 +178,17 @@ def rollback_target(facts, kept):
 
     :param kept: ids of the releases that are unpacked on the host.
     """
-    live = facts["live"]
-    for entry in facts["was_live"]:
+    color = other(facts["live"])
+    candidates = ways_back(facts)
+    for entry in candidates:
         release = entry["release"]
-        slot = facts["slots"][other(live)]
-        if slot and slot["release"] == release and slot.get("promoted_at"):
-            return {"release": release, "color": other(live), "take": False}
+        if _was_live_in(facts["slots"][color], release):
+            return {"release": release, "color": color, "take": False}
         if release in kept:
-            return {"release": release, "color": other(live), "take": True}
-    if facts["was_live"]:
+            return {"release": release, "color": color, "take": True}
+    if candidates:
         raise Refused(
-            f"{facts['was_live'][0]['release']} was live before, but is no longer kept on this host; deploy it again"
+            f"{candidates[0]['release']} was live before, but is no longer kept on this host; deploy it again"
         )
     raise Refused("nothing was live before the present release, so there is nothing to go back to")
 

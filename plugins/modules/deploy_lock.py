@@ -287,7 +287,7 @@ def confirm(app, color, migrations, keep_releases, check):
     facts = app.facts()
     if not check and app.write_facts(facts):
         actions.append("write the facts")
-    protected = {entry["release"] for entry in facts["was_live"][:1]}
+    protected = {entry["release"] for entry in _slots.ways_back(facts)[:1]}
     for slot in COLORS:
         protected.add((app.held(slot) or {}).get("release"))
         protected.add(((_host.read_json(app.journal(slot)) or {}).get("former") or {}).get("release"))

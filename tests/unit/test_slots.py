@@ -64,6 +64,22 @@ def test_the_same_release_under_another_env_is_a_way_back():
     assert _slots.rollback_target(facts, [A]) == {"release": A, "color": "blue", "take": False}
 
 
+def test_what_is_live_again_is_no_way_back_from_itself():
+    """Two releases in turn, so that each was live in both colors; the second rollback went for the release that it left."""
+    facts = first()
+    for to, release in (("green", B), ("blue", C), ("green", A), ("blue", B), ("green", C), ("blue", A), ("green", B)):
+        facts = _slots.after_switch(deployed(facts, to, release), to, "promote", "t")
+    seen = [B]
+    while facts["previous"]:
+        goal = _slots.rollback_target(facts, [A, B, C])
+        assert goal["release"] not in seen
+        seen.append(goal["release"])
+        if goal["take"]:
+            facts = deployed(facts, goal["color"], goal["release"])
+        facts = _slots.after_switch(facts, goal["color"], "rollback", "t")
+    assert seen == [B, A, C]
+
+
 def test_promoting_what_was_rolled_back_from_takes_the_mark_away():
     facts = _slots.after_switch(deployed(first(), "green", B), "green", "promote", "t")
     facts = _slots.after_switch(facts, "blue", "rollback", "t")
@@ -150,10 +166,10 @@ class Host(RuleBasedStateMachine):
         self.facts = {**_slots.empty_facts(), "live": "blue"}
         self.was_live, self.count = [], 0
 
-    @rule()
-    def deploy(self):
+    # Few enough that they come again.
+    @rule(release=st.sampled_from([f"0.{number}.0-{number:08x}" for number in range(4)]))
+    def deploy(self, release):
         self.count += 1
-        release = f"0.{self.count}.0-{self.count:08x}"
         slots = self.facts["slots"]
         color = _slots.target_slot(self.facts["live"], slots)
         self.facts = deployed(self.facts, color, release, f"{self.count:04d}")
@@ -170,10 +186,12 @@ class Host(RuleBasedStateMachine):
     @precondition(lambda self: self.facts["previous"])
     @rule()
     def rollback(self):
-        kept = [f"0.{number}.0-{number:08x}" for number in range(1, self.count + 1)]
-        left = self.facts["slots"][self.facts["live"]]["release"]
+        kept = [f"0.{number}.0-{number:08x}" for number in range(4)]
+        left, bad = self.facts["slots"][self.facts["live"]]["release"], self.facts["rolled_back"]
         goal = _slots.rollback_target(self.facts, kept)
-        assert goal["release"] in self.was_live and goal["release"] != left
+        assert goal["release"] in self.was_live and goal["release"] not in bad
+        # The same release only under another env, which is in the other slot.
+        assert goal["release"] != left or not goal["take"]
         if goal["take"]:
             self.facts = deployed(self.facts, goal["color"], goal["release"])
         self.facts = _slots.after_switch(self.facts, goal["color"], "rollback", "t")
