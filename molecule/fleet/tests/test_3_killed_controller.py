@@ -26,16 +26,20 @@ from support.fleet import FAULT_PLUGIN, HOSTS, asking, make_one, play, start
 pytestmark = pytest.mark.faults
 
 
-def deploy_and_promote(name):
-    return ["deploy", {"bluegreen_artifact": artifact(name), "bluegreen_promote": True, "bluegreen_force": True}]
-
-
 def stories(live, idle):
-    """Each is two commands in turn, so that the end of one is the beginning of the other; which of them are killed."""
+    """Each is commands in turn, so that the end of one is the beginning of the next and of the last the beginning of the first;
+    which of them are killed; and how many tasks of each change something on every host.
+
+    Two releases would stay in the two slots, with nothing left for a deploy to do. Of three, with none kept, each is sent,
+    unpacked, started and removed anew. Their number is odd, so a round in which every slot has had them all is twice as long.
+    """
+    releases = ("sample_app-0.1.1-rebuilt", "sample_app-0.1.1", "sample_app-0.1.0")
+    wishes = {"bluegreen_promote": True, "bluegreen_force": True, "bluegreen_keep_releases": 0}
+    deploys = [["deploy", {"bluegreen_artifact": artifact(name), **wishes}] for name in releases * 2]
     return {
-        "deploy": ([deploy_and_promote("sample_app-0.1.1-rebuilt"), deploy_and_promote("sample_app-0.1.1")], (0, 1)),
-        "promote": ([["promote", f"color={idle}"], ["promote", f"color={live}"]], (0, 1)),
-        "rollback": ([["promote", f"color={idle}"], ["rollback"]], (1,)),
+        "deploy": (deploys, range(6), 4),
+        "promote": ([["promote", f"color={idle}"], ["promote", f"color={live}"]], (0, 1), 1),
+        "rollback": ([["promote", f"color={idle}"], ["rollback"]], (1,), 1),
     }
 
 
@@ -55,9 +59,10 @@ def killed_at(command, point):
     return run.returncode != 0
 
 
-def number_of_points(command, folder):
+def number_of_points(command, folder, changing):
     path = str(folder / "points")
-    play(*command, env={**FAULT_PLUGIN, "FAULT_POINTS": path})
+    run = play(*command, env={**FAULT_PLUGIN, "FAULT_POINTS": path})
+    assert run.changed() == changing * len(HOSTS), run.text
     with open(path, encoding="utf-8") as stream:
         return int(stream.read())
 
@@ -69,14 +74,15 @@ def test_the_controller_is_killed_after_each_task(story, tmp_path):
     live, idle = make_one()
     for host in HOSTS:
         prepare(host)
-    commands, kill = stories(live, idle)[story]
+    commands, kill, changing = stories(live, idle)[story]
     wanted, points = {}, {}
     with asking():
-        # The first round only makes the beginning of all rounds the same.
-        for _again in range(2):
-            for index, command in enumerate(commands):
-                points[index] = number_of_points(command, tmp_path)
-                wanted[index] = pictures()
+        # They only make the beginning of all rounds the same.
+        for command in commands[-3:]:
+            play(*command)
+        for index, command in enumerate(commands):
+            points[index] = number_of_points(command, tmp_path, changing)
+            wanted[index] = pictures()
         last = max(points[index] for index in kill)
         if story == "rollback":
             # Once it has freed its locks it has ended, and the next rollback is another one, which goes further back. That is
@@ -99,5 +105,5 @@ def test_the_controller_is_killed_after_each_task(story, tmp_path):
                     ]
                     assert not wrong, "\n".join(wrong)
                 point = next(faults, None)
-            index = 1 - index
+            index = (index + 1) % len(commands)
     FAULTS.all_survived(since)
