@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import getpass
 import os
@@ -20,7 +21,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _rules
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _transfer
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _ahead, _controller, _transfer
 
 _SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "preflight", "meta", "argument_specs.yml")
 # What playbooks take with -e beside the variables, and variables that are easily typed without their prefix.
@@ -145,6 +146,15 @@ def _in_short(text):
     return f"{name} has to be of type {kind}" + ("" if "<class" in why else f": {why}")
 
 
+def _modules(task_vars, settings):
+    """Names of the modules that this run is about to need."""
+    operation = task_vars.get("__bluegreen_operation")
+    switches = operation in ("promote", "rollback") or operation == "deploy" and settings["promote"]
+    # Whatever takes no lock begins with a look.
+    names = ["deploy_lock"] if operation else ["slot_info"]
+    return names + ["release_install", "slot_service"] * (operation == "deploy") + ["slot_switch"] * switches
+
+
 class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
@@ -162,6 +172,20 @@ class ActionModule(ActionBase):
         settings = self._settings(task_vars, specification, wrong) if not missing else {}
         if missing or len(settings) < len(specification):
             self._refuse(wrong)
+        first = task_vars["inventory_hostname"] == task_vars["ansible_play_hosts_all"][0]
+        with _ahead.put_together(self, _modules(task_vars, settings), task_vars) if first else contextlib.nullcontext():
+            self._check(settings, args, wrong, result)
+        hooks, page = settings["hooks"], settings.get("maintenance_page")
+        result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
+        result["maintenance_page"] = local_path(page) if page else ""
+        result["run"] = {
+            "id": f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
+            "holder": f"{_user()}@{socket.gethostname()}",
+            "controller": _controller.this_run(),
+        }
+        return result
+
+    def _check(self, settings, args, wrong, result):
         wrong += check(settings)
         if args.get("color"):
             try:
@@ -176,22 +200,12 @@ class ActionModule(ActionBase):
             wrong += self._check_artifact(settings, result)
         self._refuse(wrong)
         # Ansible would let the other hosts fall out of the step that such a task fails in, with the slot taken.
-        hooks = settings["hooks"]
-        for path in [local_path(path) for files in hooks.values() for path in files]:
+        for path in [local_path(path) for files in settings["hooks"].values() for path in files]:
             for word in words_of(self._loader.load_from_file(path)) & {"run_once", "any_errors_fatal"}:
                 raise AnsibleActionFail(
                     f"{path}: {word} has no place in a hook, for it ends the other hosts; for one host alone: "
                     "when: inventory_hostname == ansible_play_hosts_all[0]"
                 )
-        result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
-        page = settings.get("maintenance_page")
-        result["maintenance_page"] = local_path(page) if page else ""
-        result["run"] = {
-            "id": f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}",
-            "holder": f"{_user()}@{socket.gethostname()}",
-            "controller": _controller.this_run(),
-        }
-        return result
 
     def _refuse(self, wrong):
         if wrong:

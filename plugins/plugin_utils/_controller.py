@@ -91,8 +91,10 @@ def start_companion(folder, run, playbooks, unlock):
     controller = this_run()
     if not words or not controller:
         return
+    # It needs nothing that is installed, and starts quicker without looking for it.
+    python = [sys.executable, "-I", "-S"]
     companion = subprocess.Popen(  # pylint: disable=consider-using-with
-        [sys.executable, os.path.abspath(__file__), json.dumps(controller), _companion_file(folder, run), *words],
+        [*python, os.path.abspath(__file__), json.dumps(controller), _companion_file(folder, run), *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

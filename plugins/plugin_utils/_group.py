@@ -300,7 +300,7 @@ def ending(story, end, status, apart=None):
     :param end: verdict over the freeing of the locks.
     :param status: lines of the table.
     :param apart: seconds between the first and the last switch, and how exactly that is known, if there were several.
-    :returns: {"ok", "hosts": those that failed, "lines"}.
+    :returns: {"lines", "failed": in one sentence, and empty if nothing did}.
     """
     operation, gate, later, lost = (story[name] for name in ("operation", "gate", "later", "lost"))
     lines, failed = list(status), []
@@ -316,7 +316,10 @@ def ending(story, end, status, apart=None):
         if judged.get("failed"):
             lines += failure_lines(operation, judged["failed"], advice)
             failed += [entry["host"] for entry in judged["failed"]]
-    return {"ok": bool(gate.get("ok")) and not failed, "hosts": list(dict.fromkeys(failed)), "lines": lines}
+    if gate.get("ok") and not failed:
+        return {"lines": lines, "failed": ""}
+    on = f" on {', '.join(dict.fromkeys(failed))}" if failed else ""
+    return {"lines": lines, "failed": f"{operation} failed{on}; the reasons are above"}
 
 
 def _indented(head, text):
