@@ -76,7 +76,8 @@ class ActionModule(ActionBase):
             remote = self._connection._shell.join_path(folder, "artifact.tar.gz")
             with _transfer.told(path, lambda words: self._tell(task_vars, words)):
                 self._transfer_file(path, remote)
-            self._fixup_perms2((folder, remote))
+            # Nobody executes it, and root may read it as it is, so as a rule this asks nothing of the host.
+            self._fixup_perms2((folder, remote), execute=False)
             return self._execute_module(module_name=_MODULE, module_args={**args, "src": remote}, task_vars=task_vars)
         finally:
             self._remove_tmp_path(folder)

@@ -71,27 +71,44 @@ class Systemd:
                 "show",
                 self.unit,
                 "--property",
-                "ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,InvocationID,LoadState,NeedDaemonReload",
+                "ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,InvocationID,LoadState,NeedDaemonReload,"
+                "UnitFileState",
             ]
         )
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
     def is_enabled(self):
-        """Whether the slot comes back after a reboot."""
+        """Whether the slot comes back after a reboot, and systemd says so."""
+        return self._in_files() and self._show().get("UnitFileState") == "enabled"
+
+    def _in_files(self):
         return run(["systemctl", "is-enabled", "--quiet", self.unit])[0] == 0
 
     def enable(self):
-        rc, text = run(["systemctl", "enable", "--quiet", self.unit])
+        rc, text = run(["systemctl", "enable", "--quiet", "--no-reload", self.unit])
         if rc != 0:
             raise Failure(f"systemctl enable {self.unit}: {text.strip()}")
+        self._tell("enabled")
+
+    def _tell(self, wanted):
+        """Have systemd show what its files say. It reads all units again for that, so only if it does not know already."""
+        if self._show().get("UnitFileState") != wanted:
+            run(["systemctl", "daemon-reload"])
 
     def is_stopped(self):
         """Nothing runs, nothing waits to be restarted, and nothing would start at boot."""
-        return self._show().get("ActiveState") == "inactive" and not self.is_enabled()
+        shown = self._show()
+        return (shown.get("ActiveState"), shown.get("UnitFileState")) == (
+            "inactive",
+            "disabled",
+        ) and not self._in_files()
 
     def pid(self):
         """Main process of the slot in a whole number, or V(None)."""
-        shown = self._show()
+        return self._pid(self._show())
+
+    @staticmethod
+    def _pid(shown):
         pid = int(shown.get("MainPID") or 0)
         return pid if pid and shown.get("ActiveState") in ("active", "activating", "reloading") else None
 
@@ -103,13 +120,14 @@ class Systemd:
         return text
 
     def watch(self):
-        """From now on V(has_died) tells of the process that runs now. A start by hand counts restarts from 0 again."""
+        """From now on V(seen) tells of the process that runs now. A start by hand counts restarts from 0 again."""
         self.restarts = int(self._show().get("NRestarts") or 0)
 
-    def has_died(self):
-        """Whether the process that was watched has ended, even if systemd has brought it back since."""
+    def seen(self):
+        """Main process as V(pid), and whether the one that was watched has ended, even if systemd has brought it back since."""
         shown = self._show()
-        return int(shown.get("NRestarts") or 0) > self.restarts or shown.get("ActiveState") in ("failed", "inactive")
+        died = int(shown.get("NRestarts") or 0) > self.restarts or shown.get("ActiveState") in ("failed", "inactive")
+        return self._pid(shown), died
 
     def start(self):
         shown = self._show()
@@ -127,12 +145,14 @@ class Systemd:
             raise Failure(f"systemctl start {self.unit}: {text.strip()}")
 
     def stop(self, timeout):
-        run(["systemctl", "disable", "--quiet", self.unit])
+        run(["systemctl", "disable", "--quiet", "--no-reload", self.unit])
         # systemd itself goes from SIGTERM to SIGKILL (TimeoutStopSec) and returns when the last process is gone.
         rc, text = run(["systemctl", "stop", self.unit], timeout=timeout + 60)
         if rc != 0:
             raise Failure(f"systemctl stop {self.unit}: {text.strip()}")
         run(["systemctl", "reset-failed", self.unit])
+        # As a rule it has forgotten a unit that neither runs nor is enabled, and reads its files when it is asked next.
+        self._tell("disabled")
 
     def log_tail(self, lines):
         invocation = self._show().get("InvocationID")
@@ -185,9 +205,10 @@ class Daemon:
     def watch(self):
         self.since = time.monotonic()
 
-    def has_died(self):
+    def seen(self):
         # `daemon` forks and execs its way to the VM, which takes some hundred milliseconds.
-        return time.monotonic() - self.since > 3 and not self._pids()
+        pid = self.pid()
+        return pid, not pid and time.monotonic() - self.since > 3 and not self._pids()
 
     def start(self):
         state_dir = self.app.state_dir(self.color)
@@ -317,9 +338,9 @@ def wait_until_healthy(slot_service, path, expected, timeout):
     slot_service.watch()
     good, redirects, last, pause, first_pid = 0, 0, "it has not answered yet", 0.05, None
     while True:
-        pid = slot_service.pid()
+        pid, died = slot_service.seen()
         first_pid = first_pid or pid
-        if slot_service.has_died() or (first_pid and pid != first_pid):
+        if died or (first_pid and pid != first_pid):
             raise Failure(f"{color} exited while it started; last answer: {last}")
         if pid:
             answer = answers(app, color, pid, path, max(0.2, min(5.0, timeout)))
@@ -337,5 +358,5 @@ def wait_until_healthy(slot_service, path, expected, timeout):
         # One good answer in time is enough to wait for the second.
         if time.monotonic() - started > timeout and not good:
             raise Failure(f"{color} was not healthy within {timeout} s: GET {path} on port {app.ports[color]}: {last}")
-        time.sleep(pause)
-        pause = min(0.5, pause * 1.3)
+        time.sleep(0.1 if good else pause)
+        pause = min(0.5, pause * 1.15)
