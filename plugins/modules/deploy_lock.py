@@ -74,8 +74,7 @@ options:
     default: 1800
   confirm:
     description:
-      - For V(absent), the slot whose deploy was good. It lets go of its former content, and releases that nothing needs any
-        more are removed.
+      - For V(absent), the slot whose deploy was good. It lets go of its former content.
     type: str
     choices: [blue, green]
   migrations:
@@ -83,9 +82,9 @@ options:
     type: list
     elements: str
   keep_releases:
-    description: With O(confirm), how many releases to keep beside those in slots and the last one that was live.
+    description:
+      - For V(absent), how many releases to keep beside those in slots and the last one that was live. Without it none is removed.
     type: int
-    default: 5
   force:
     description: Break a lock that is not stale.
     type: bool
@@ -251,13 +250,12 @@ def take(module, app, found):
 def free(module, app, found):
     params, wrong, result = module.params, None, {"msg": "this run does not hold the lock", "lock": found}
     ours = bool(found) and found["run"] == params["run"]
-    if params["confirm"] and (ours or module.check_mode):
+    if ours or module.check_mode:
         try:
-            args = (params["confirm"], params["migrations"], params["keep_releases"], module.check_mode)
-            result["actions"] = confirm(app, *args)
+            result["actions"] = let_go(app, params, module.check_mode)
         except (_host.Failure, Refused, OSError) as error:
-            # It keeps neither the lock nor the group: the slot runs what it should.
-            wrong = f"{params['confirm']} runs its new release, but could not let go of the former one: {error}"
+            # It keeps neither the lock nor the group: the slots run what they should.
+            wrong = f"could not let go of what is not needed any more: {error}"
     if ours:
         if not module.check_mode:
             write_down(app, found, "failed" if wrong else params["result"], wrong or params["why"])
@@ -269,29 +267,31 @@ def free(module, app, found):
     return result
 
 
-def confirm(app, color, migrations, keep_releases, check):
-    """The group is good: nobody needs the former content of the slot any more. Returns what is done, in words."""
-    actions = []
+def let_go(app, params, check):
+    """The group is good: nobody needs the former content of the slot any more, nor old releases. Returns what is done, in words."""
+    actions, color, migrations = [], params["confirm"], params["migrations"]
 
     def do(words, effect, *args):
         actions.append(words)
         if not check:
             effect(*args)
 
-    held = app.held(color)
-    release = held["release"] if held else None
-    if os.path.exists(app.journal(color)):
-        do(f"confirm {release} in {color}", _host.forget_former, app, color)
-    if migrations is not None and migrations != _host.read_json(app.migrations_file(release)):
-        do(f"note {len(migrations)} migrations of {release}", note_migrations, app, release, migrations)
+    if color:
+        release = (app.held(color) or {}).get("release")
+        if os.path.exists(app.journal(color)):
+            do(f"confirm {release} in {color}", _host.forget_former, app, color)
+        if migrations is not None and migrations != _host.read_json(app.migrations_file(release)):
+            do(f"note {len(migrations)} migrations of {release}", note_migrations, app, release, migrations)
+        if not check and app.write_facts(app.facts()):
+            actions.append("write the facts")
+    if params["keep_releases"] is None:
+        return actions
     facts = app.facts()
-    if not check and app.write_facts(facts):
-        actions.append("write the facts")
     protected = {entry["release"] for entry in _slots.ways_back(facts)[:1]}
     for slot in COLORS:
         protected.add((app.held(slot) or {}).get("release"))
         protected.add(((_host.read_json(app.journal(slot)) or {}).get("former") or {}).get("release"))
-    for one in _slots.prune(app.kept(), protected, keep_releases):
+    for one in _slots.prune(app.kept(), protected, params["keep_releases"]):
         do(f"remove {one}", remove_release, app, one)
     return actions
 
@@ -340,7 +340,8 @@ def work(module, app):
     state, ours = params["state"], bool(found) and found["run"] == params["run"]
     act = {"present": take, "absent": free, "broken": break_it}[state]
     # Freeing does not wait: a module that hangs must not keep the lock.
-    at_once = params["confirm"] is None if state == "absent" else state == "present" and found and not ours
+    nothing_to_do = params["confirm"] is None and params["keep_releases"] is None
+    at_once = nothing_to_do if state == "absent" else state == "present" and found and not ours
     if module.check_mode or at_once:
         result = act(module, app, found)
     else:
@@ -367,7 +368,7 @@ def main():
             with_clock=dict(type="bool", default=False),
             confirm=dict(type="str", choices=["blue", "green"]),
             migrations=dict(type="list", elements="str"),
-            keep_releases=dict(type="int", default=5),
+            keep_releases=dict(type="int"),
             stale_after=dict(type="int", default=1800),
             force=dict(type="bool", default=False),
         ),
