@@ -16,5 +16,6 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         for line in self._task.args["lines"]:
             self._display.display(f"  {line}")
-        result.update(changed=False, failed=False)
+        failed = self._task.args.get("failed") or ""
+        result.update(changed=False, failed=bool(failed), msg=failed)
         return result

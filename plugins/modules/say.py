@@ -28,6 +28,11 @@ options:
     type: list
     elements: str
     required: true
+  failed:
+    description: Fail with this message once they are printed; not where it is empty.
+    type: str
+    default: ""
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""

@@ -342,18 +342,19 @@ def story(**more):
 
 def test_the_last_words_of_a_run():
     fine = {"ok": True, "failed": []}
-    assert _group.ending(story(), fine, ["table"]) == {"ok": True, "hosts": [], "lines": ["table"]}
+    assert _group.ending(story(), fine, ["table"]) == {"lines": ["table"], "failed": ""}
     assert _group.ending(story(), fine, [], (0.012, 0.008))["lines"] == [
         "12 ms between the first and the last switch, as far as clocks tell (+-8 ms)"
     ]
     bad = {"ok": False, "failed": [{"host": "b", "step": "switched", "why": "no"}]}
     ended = _group.ending(story(gate=bad), bad, [], (0.012, 0.008))
     # A host that failed in the switch is not reported again because its end failed too.
-    assert ended["hosts"] == ["b"] and ended["lines"][1:] == ["b: switching: no", "Run promote.yml again."]
+    assert ended["failed"] == "promote failed on b; the reasons are above"
+    assert ended["lines"][1:] == ["b: switching: no", "Run promote.yml again."]
     ended = _group.ending(story(), {"ok": False, "failed": [{"host": "c", "step": "ended", "why": "lost"}]}, [])
-    assert not ended["ok"] and ended["lines"][1] == "c: ending: lost" and "unlock.yml" in ended["lines"][2]
+    assert ended["failed"] and ended["lines"][1] == "c: ending: lost" and "unlock.yml" in ended["lines"][2]
     ended = _group.ending(story(later=bad), fine, [])
-    assert ended["hosts"] == ["b"] and "nothing was undone" in ended["lines"][2]
+    assert " on b;" in ended["failed"] and "nothing was undone" in ended["lines"][2]
     # A run that never came to a verdict did not go well.
-    assert not _group.ending(story(gate={}), fine, [])["ok"]
+    assert _group.ending(story(gate={}), fine, [])["failed"] == "promote failed; the reasons are above"
     assert "run the same deploy again" in _group.ending(story(lost=["d"]), fine, [])["lines"][0]
