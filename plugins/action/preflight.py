@@ -25,7 +25,7 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _ahead, _
 
 _SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "preflight", "meta", "argument_specs.yml")
 # What playbooks take with -e beside the variables, and variables that are easily typed without their prefix.
-_WORDS = ("color", "expr", "history", "strict")
+_WORDS = ("color", "expr", "format", "history", "out", "strict")
 _SHORT = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
 
 

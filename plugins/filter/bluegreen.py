@@ -10,7 +10,7 @@ import time
 from ansible.errors import AnsibleFilterError
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused, module_name
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _clock, _group
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _clock, _group, _report
 
 
 def _registered(hostvars, hosts, name):
@@ -107,6 +107,14 @@ def status_lines(hostvars, hosts):
     return _group.status_lines(infos) + _group.next_lines(infos)
 
 
+def status_report(hostvars, hosts, app, kind):
+    writers = {"json": _report.as_json, "html": _report.as_html}
+    if kind not in writers:
+        raise AnsibleFilterError(f"format={kind}: has to be one of {', '.join(writers)}")
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return writers[kind](_report.report(_last(hostvars, hosts), app, at))
+
+
 def in_doubt(hostvars, hosts):
     return _group.in_doubt(_last(hostvars, hosts))
 
@@ -137,6 +145,7 @@ class FilterModule:
             "instant": instant,
             "ending": ending,
             "status_lines": status_lines,
+            "status_report": status_report,
             "history_lines": history_lines,
             "in_doubt": in_doubt,
         }

@@ -374,7 +374,7 @@ def status_lines(infos):
         reason = why(info)
         if reason:
             rows.append([host, "?", "?", "?", "?", "?", "?"])
-            notes.append(f"{host}: {'not asked' if info.get('skipped') else _first(reason)}")
+            notes += [f"{host}: {text}" for text in remarks(info)]
             continue
         live = info["slots"][info["live"]]
         rows.append(
@@ -387,21 +387,29 @@ def status_lines(infos):
             ]
             + [_slot_cell(info, color) for color in COLORS]
         )
-        notes += [f"{host}: {text}" for text in info["disagreements"]]
-        if info["link"] is None:
-            notes.append(f"{host}: is not set up; run deploy.yml")
-        if info.get("canary"):
-            notes.append(f"{host}: canary: {info['canary']} % of the visitors get {info['idle']}")
-        if info.get("maintenance"):
-            notes.append(f"{host}: closed for maintenance; maintenance.yml -e state=off opens it")
-        if info["lock"]:
-            notes.append(
-                f"{host}: locked by {info['lock']['holder']} for {info['lock']['operation']} since {info['lock']['since']}"
-            )
-    notes += _drift(infos)
+        notes += [f"{host}: {text}" for text in remarks(info)]
+    notes += drift(infos)
     widths = [max(len(row[index]) for row in [head] + rows) for index in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head] + rows]
     return lines + (notes if notes else ["all truths agree"])
+
+
+def remarks(info):
+    """What there is to say about one host beside its row in a table."""
+    if why(info):
+        return ["not asked" if info.get("skipped") else _first(why(info))]
+    found = list(info["disagreements"])
+    if info["link"] is None:
+        found.append("is not set up; run deploy.yml")
+    if info.get("canary"):
+        found.append(f"canary: {info['canary']} % of the visitors get {info['idle']}")
+    if info.get("maintenance"):
+        found.append("closed for maintenance; maintenance.yml -e state=off opens it")
+    if info["lock"]:
+        found.append(
+            f"locked by {info['lock']['holder']} for {info['lock']['operation']} since {info['lock']['since']}"
+        )
+    return found
 
 
 def next_lines(infos):
@@ -436,7 +444,7 @@ def _slot_cell(info, color):
     return " ".join(words)
 
 
-def _drift(infos):
+def drift(infos):
     """What a group that serves more than one release is told: a host was lost, or joined."""
     serving = {}
     for host, info in infos.items():
@@ -465,6 +473,6 @@ def history_lines(infos):
 
 def in_doubt(infos):
     """Whether a host of the status cannot be trusted: no answer, or its truths do not agree."""
-    return bool(_drift(infos)) or any(
+    return bool(drift(infos)) or any(
         why(info) or info["disagreements"] or info["link"] is None for info in infos.values()
     )

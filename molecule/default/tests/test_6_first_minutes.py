@@ -1,0 +1,126 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The folder that init.yml writes: it deploys as it is, once it knows a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+import yaml
+from support.bluegreen import PLAIN, artifact
+
+SERVER = "bluegreen-web1"
+
+
+class Folder:
+    """A folder of a user, with commands typed there: with its own ansible.cfg, and nothing of molecule."""
+
+    def __init__(self, path):
+        self.path = path
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MOLECULE_"))}
+        self.env = {**kept, **PLAIN, "ANSIBLE_COLLECTIONS_PATH": os.environ["BLUEGREEN_TEST_COLLECTIONS"]}
+
+    def type(self, *words, rc=0, at="."):
+        done = subprocess.run(
+            words,
+            cwd=self.path / at,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert done.returncode == rc, done.stdout
+        return done.stdout
+
+    def init(self, *words, rc=0):
+        return self.type("ansible-playbook", "beamops.bluegreen.init", *words, rc=rc)
+
+    def play(self, name, *words, rc=0):
+        return self.type("ansible-playbook", "-i", "production.yml", f"{name}.yml", *words, rc=rc, at="deploy")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """As init.yml wrote it, with a server in production.yml, and the one more variable that the sample app needs."""
+    folder = Folder(tmp_path_factory.mktemp("first"))
+    said = folder.init("-e", "app=sample_app", "-e", "domain=sample.test")
+    assert f"{folder.path}/deploy is there. Next:" in said
+    with open(os.environ["MOLECULE_PROJECT_DIRECTORY"] + "/molecule/default/molecule.yml", encoding="utf-8") as stream:
+        server = yaml.safe_load(os.path.expandvars(stream.read()))["provisioner"]["inventory"]["host_vars"][SERVER]
+    path = folder.path / "deploy/production.yml"
+    inventory = yaml.safe_load(path.read_text())
+    inventory["bluegreen"]["children"]["production"]["hosts"] = {SERVER: server}
+    path.write_text(yaml.safe_dump(inventory))
+    path = folder.path / "deploy/group_vars/bluegreen/main.yml"
+    text = path.read_text()
+    assert "bluegreen_health_path: /\n" in text
+    path.write_text(text.replace("bluegreen_health_path: /\n", "bluegreen_health_path: /health\n"))
+    return folder
+
+
+def test_a_new_folder_passes_ansible_lint(tmp_path):
+    folder = Folder(tmp_path)
+    folder.init("-e", "app=sample_app", "-e", "domain=sample.test")
+    folder.type("ansible-lint", "--offline", "--profile", "production", at="deploy")
+    vault = tmp_path / "deploy/group_vars/bluegreen/vault.yml"
+    assert (
+        vault.stat().st_mode & 0o777 == 0o600 and len(yaml.safe_load(vault.read_text())["vault_secret_key_base"]) == 64
+    )
+
+
+def test_a_new_folder_deploys_promotes_and_rolls_back(folder, site):
+    # Two that have not been rolled back from, whatever the tests before did.
+    force = ("-e", "bluegreen_force=true")
+    folder.play(
+        "deploy", "-e", f"bluegreen_artifact={artifact('sample_app-0.1.0')}", "-e", "bluegreen_promote=true", *force
+    )
+    assert site.version() == "0.1.0"
+    folder.play("deploy", "-e", f"bluegreen_artifact={artifact('sample_app-0.1.1')}", *force)
+    folder.play("promote")
+    assert site.version() == "0.1.1"
+    folder.play("rollback")
+    assert site.version() == "0.1.0"
+    assert "all truths agree" in folder.play("status")
+
+
+def test_staging_is_what_changes_unless_production_is_named(folder):
+    shown = folder.type("ansible-inventory", "--list", at="deploy")
+    assert "staging1" in shown and SERVER not in shown
+    assert json.loads(shown)["_meta"]["hostvars"]["staging1"]["bluegreen_domain"] == "staging.sample.test"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["app=sample_app", "domain=sample.test"], "deploy exists, so nothing was written"),
+        (["app=Sample"], "Say which app, and where"),
+        (["app=Sample", "domain=sample.test", "to=other"], "app=Sample: has to be a small letter"),
+        (["app=sample", "domain=https://sample.test", "to=other"], "has to be a host name"),
+    ],
+)
+def test_init_refuses(folder, words, said):
+    before = sorted(path.name for path in folder.path.iterdir())
+    assert said in folder.init(*[part for word in words for part in ("-e", word)], rc=2)
+    assert sorted(path.name for path in folder.path.iterdir()) == before
+
+
+# --- status for others than a person at a terminal ---------------------------------------------------------------------
+
+
+def test_status_for_machines_and_for_a_browser(folder, site):
+    assert f"written to {folder.path}/deploy/status.json" in folder.play("status", "-e", "format=json")
+    with open(folder.path / "deploy/status.json", encoding="utf-8") as stream:
+        found = json.load(stream)
+    host = found["hosts"][SERVER]
+    assert (found["app"], found["in_doubt"], host["ok"], host["agree"]) == ("sample_app", False, True, True)
+    assert host["live"] == site.color() and host["slots"][site.color()]["release"].startswith("0.1.0-")
+    folder.play("status", "-e", "format=html", "-e", "out=page.html")
+    page = (folder.path / "deploy/page.html").read_text()
+    assert page.startswith("<!doctype html>") and host["slots"]["blue"]["release"] in page
+    assert "has to be one of json, html" in folder.play("status", "-e", "format=xml", rc=2)
