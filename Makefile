@@ -6,8 +6,9 @@ BIN := $(CURDIR)/$(VENV)/bin
 RUN := PATH="$(BIN):$$PATH" ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg"
 ARTIFACTS := build/artifacts
 INSTALLED := $(CURDIR)/build/installed
+REPOSITORY := https://github.com/beamops/bluegreen
 
-.PHONY: help venv demo demo-stop artifacts test test-faults test-traffic bench lint sanity units ready molecule collection clean
+.PHONY: help venv demo demo-stop artifacts test test-faults test-traffic bench lint sanity units galaxy docs ready molecule collection clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -49,6 +50,18 @@ sanity: venv ## ansible-test sanity
 units: venv ## Unit and property tests, and the site in real nginxes
 	@scripts/need nginx openssl
 	@$(RUN) pytest -q tests/unit
+
+galaxy: collection ## What Galaxy checks of a collection that is published
+	@cd build/tarball && { $(RUN) python -m galaxy_importer.main *.tar.gz >../galaxy.log 2>&1 || { tail -n 20 ../galaxy.log; exit 1; }; }
+	@! grep -E '^(WARNING|ERROR)' build/galaxy.log
+
+docs: collection ## The documentation site, in build/docs/html
+	@rm -rf build/docs && mkdir -p -m 755 build/docs/source && cp docs/*.svg docs/conf.py build/docs/source/
+	@for page in docs/*.md; do sed -E 's#(\]\(|\]: )\.\./#\1$(REPOSITORY)/blob/main/#' $$page >build/docs/source/$${page##*/}; done
+	@ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) $(RUN) antsibull-docs collection --use-current --fail-on-error \
+	  --dest-dir build/docs/source beamops.bluegreen >build/docs/antsibull.log || { cat build/docs/antsibull.log; exit 1; }
+	@$(RUN) sphinx-build -q -W --keep-going -b html build/docs/source build/docs/html
+	@echo "build/docs/html/index.html"
 
 collection: venv ## Build the tarball, and install it below build/installed
 	@rm -rf build/tarball $(INSTALLED) && mkdir -p build/tarball

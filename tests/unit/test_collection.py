@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import shlex
 
 import yaml
 
@@ -63,3 +64,47 @@ def test_every_link_leads_somewhere():
     for path in [TOP / "README.md", *(TOP / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
             assert target.startswith("http") or (path.parent / target).exists(), f"{path}: {target}"
+
+
+def typed():
+    """Every ansible-playbook that a document tells to type: (document, words)."""
+    found = []
+    for path in [TOP / "README.md", *(TOP / "docs").glob("*.md"), TOP / "roles/init/templates/README.md.j2"]:
+        for line in path.read_text().splitlines():
+            if line.startswith("ansible-playbook "):
+                found.append((path.name, shlex.split(re.sub(r"{{.*?}}", "my_app", line), comments=True)))
+    return found
+
+
+def test_every_command_of_the_documents_names_a_playbook_and_variables_that_exist():
+    known = set(load("roles/preflight/meta/argument_specs.yml")["argument_specs"]["variables"]["options"])
+    words_of = {
+        "init": {"app", "domain", "to"},
+        "canary": {"percent"},
+        "maintenance": {"state"},
+        "rpc": {"expr", "color"},
+    }
+    words_of |= {"status": {"strict", "history", "format", "out"}, "promote": {"color"}, "stop": {"color"}}
+    assert len(typed()) > 25
+    for document, words in typed():
+        values = [word for word, before in zip(words[1:], words) if before == "-e"]
+        options = [word for word, before in zip(words[1:], words) if before not in ("-e", "-i")]
+        names = [word for word in options if not word.startswith("-")]
+        assert len(names) == 1, f"{document}: {words}"
+        name = names[0].removeprefix("beamops.bluegreen.").removeprefix("playbooks/").removesuffix(".yml")
+        assert (TOP / f"playbooks/{name}.yml").is_file(), f"{document}: {names[0]}"
+        for value in values:
+            variable = value.partition("=")[0]
+            assert variable in known | words_of.get(name, set()), f"{document}: {value}"
+
+
+def test_every_variable_that_a_document_sets_exists():
+    known = set(load("roles/preflight/meta/argument_specs.yml")["argument_specs"]["variables"]["options"])
+    for path in [
+        TOP / "README.md",
+        *(TOP / "docs").glob("*.md"),
+        *(TOP / "roles/init/templates/group_vars").rglob("*.j2"),
+    ]:
+        named = set(re.findall(r"\bbluegreen_[a-z_]+", path.read_text()))
+        named -= {"bluegreen_preview", "bluegreen_operation", "bluegreen_release", "bluegreen_slot", "bluegreen_hook"}
+        assert {name for name in named if name not in known and f"{name}s" not in known} == set(), path

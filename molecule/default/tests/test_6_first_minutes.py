@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 
 import pytest
 import yaml
-from support.bluegreen import PLAIN, artifact
+from support.bluegreen import PLAIN, Client, artifact, variant
 
 SERVER = "bluegreen-web1"
 
@@ -74,19 +76,31 @@ def test_a_new_folder_passes_ansible_lint(tmp_path):
     )
 
 
-def test_a_new_folder_deploys_promotes_and_rolls_back(folder, site):
-    # Two that have not been rolled back from, whatever the tests before did.
-    force = ("-e", "bluegreen_force=true")
-    folder.play(
-        "deploy", "-e", f"bluegreen_artifact={artifact('sample_app-0.1.0')}", "-e", "bluegreen_promote=true", *force
-    )
-    assert site.version() == "0.1.0"
-    folder.play("deploy", "-e", f"bluegreen_artifact={artifact('sample_app-0.1.1')}", *force)
-    folder.play("promote")
-    assert site.version() == "0.1.1"
-    folder.play("rollback")
-    assert site.version() == "0.1.0"
-    assert "all truths agree" in folder.play("status")
+def commands():
+    """What docs/tutorial.md tells to type, in its order, for the sample app. The first one writes the folder."""
+    with open(os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "docs/tutorial.md"), encoding="utf-8") as stream:
+        blocks = re.findall(r"```sh\n(.*?)```", stream.read(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line.replace("my_app", "sample_app").replace("example.com", "sample.test")) for line in lines]
+
+
+def test_the_tutorial_works_as_it_is_written(folder, site):
+    first, *others = commands()
+    assert first == ["ansible-playbook", "beamops.bluegreen.init", "-e", "app=sample_app", "-e", "domain=sample.test"]
+    built = folder.path / "_build/prod"
+    built.mkdir(parents=True)
+    for version in ("0.1.0", "0.1.1"):
+        # Of a content that nobody has rolled back from.
+        variant(artifact(f"sample_app-{version}"), str(built / f"sample_app-{version}.tar.gz"))
+    before, versions, said = site.version(), [], []
+    with Client(site) as client:
+        for words in others:
+            said.append(folder.type(*words, at="deploy"))
+            versions.append(site.version())
+    assert client.failed == []
+    # deploy, deploy, status, promote, rollback, status: only the promote shows the visitors something else.
+    assert versions == [before, before, before, "0.1.1", before, before]
+    assert "promote.yml -e color=" in said[2] and "rollback" in said[5] and "all truths agree" in said[5]
 
 
 def test_staging_is_what_changes_unless_production_is_named(folder):
@@ -119,7 +133,8 @@ def test_status_for_machines_and_for_a_browser(folder, site):
         found = json.load(stream)
     host = found["hosts"][SERVER]
     assert (found["app"], found["in_doubt"], host["ok"], host["agree"]) == ("sample_app", False, True, True)
-    assert host["live"] == site.color() and host["slots"][site.color()]["release"].startswith("0.1.0-")
+    live = host["slots"][site.color()]
+    assert host["live"] == site.color() and live["release"].startswith(f"{site.version()}-")
     folder.play("status", "-e", "format=html", "-e", "out=page.html")
     page = (folder.path / "deploy/page.html").read_text()
     assert page.startswith("<!doctype html>") and host["slots"]["blue"]["release"] in page
