@@ -98,9 +98,18 @@ def test_the_tutorial_works_as_it_is_written(folder, site):
             said.append(folder.type(*words, at="deploy"))
             versions.append(site.version())
     assert client.failed == []
+    # The calm callback: a line for each step, with what it took and where it changed something.
+    assert re.search(r"^ +\d+\.\d s  Install the release  changed bluegreen-web1$", said[1], re.MULTILINE)
+    assert "TASK [" not in said[1] and re.search(r"^ +\d+\.\d s  in all$", said[1], re.MULTILINE)
     # deploy, deploy, status, promote, rollback, status: only the promote shows the visitors something else.
     assert versions == [before, before, before, "0.1.1", before, before]
     assert "promote.yml -e color=" in said[2] and "rollback" in said[5] and "all truths agree" in said[5]
+
+
+def test_what_fails_says_why_once(folder):
+    said = folder.play("promote", "-e", "color=red", rc=2)
+    assert said.count("color is 'red': blue or green is allowed") == 1 and "in all, and it failed" in said
+    assert "TASK [" in folder.play("promote", "-e", "color=red", "-v", rc=2)
 
 
 def test_staging_is_what_changes_unless_production_is_named(folder):
