@@ -8,7 +8,7 @@ ARTIFACTS := build/artifacts
 INSTALLED := $(CURDIR)/build/installed
 REPOSITORY := https://github.com/beamops/bluegreen
 
-.PHONY: help venv demo demo-stop artifacts test test-faults test-traffic bench lint sanity units galaxy docs ready molecule collection clean
+.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-traffic bench lint sanity units galaxy docs ready molecule collection clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,9 @@ demo: venv ## The main job in one directory: deploy, promote, roll back, while r
 
 demo-stop: ## End the demo, and leave nothing behind
 	@$(RUN) python demo/demo.py --stop
+
+demo-picture: venv ## Run the demo, and make docs/demo.svg of what it prints
+	@$(RUN) python demo/picture.py
 
 test: ## Everything: lint, sanity, units, molecule on containers
 	@scripts/test
