@@ -8,7 +8,7 @@ ARTIFACTS := build/artifacts
 INSTALLED := $(CURDIR)/build/installed
 REPOSITORY := https://github.com/beamops/bluegreen
 
-.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-traffic bench lint sanity units galaxy docs ready molecule collection clean
+.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-traffic bench lint sanity units galaxy docs ready molecule matrix collection clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -98,6 +98,10 @@ bench: ready ## How long things take, beside typing them by hand; half an hour, 
 	@image=$$(tests/image/build build/image) && env PATH="$(BIN):$$PATH" \
 	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \
 	  BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/python tests/bench/bench.py
+
+matrix: ready ## The cycle with other versions of ansible-core, Python and Debian; ten minutes, writes docs/compatibility.md
+	@env PATH="$(BIN):$$PATH" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \
+	  BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/python tests/matrix/matrix.py
 
 clean: ## Remove what was built
 	@rm -rf build

@@ -22,10 +22,10 @@ import sys
 import time
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT / "tests" / "bench")]
+sys.path.insert(0, str(CHECKOUT / "tests"))
 
-from machines import SETTINGS, Machines
 from support import bluegreen, plot
+from support.machines import SETTINGS, Machines
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 COUNTS = [int(word) for word in os.environ.get("BENCH_HOSTS", "1 2 4 8 16").split()]

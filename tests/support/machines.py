@@ -1,7 +1,7 @@
 # Copyright: the beamops.bluegreen contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The hosts of the benchmark: containers with systemd, sshd and nginx, over ssh on published ports of 127.0.0.1."""
+"""Hosts without molecule: containers with systemd, sshd and nginx, over ssh on published ports of 127.0.0.1."""
 
 from __future__ import annotations
 

@@ -1,0 +1,220 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The cycle with other versions of ansible-core, Python, Debian and nginx, and with other habits: `make matrix`.
+
+Prints a table, and writes it into docs/compatibility.md. A row that fails does not keep the others from running.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+from support.machines import SETTINGS, Machines, docker
+
+FOLDER = CHECKOUT / "build" / "matrix"
+ARTIFACTS = CHECKOUT / "build" / "artifacts"
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+PAGE = CHECKOUT / "docs" / "compatibility.md"
+SECONDS = 300
+VARIABLES = {
+    "bluegreen_app": "sample_app",
+    "bluegreen_domain": "sample.test",
+    "bluegreen_health_path": "/health",
+    "bluegreen_env": {"SECRET_KEY_BASE": "matrix-secret-key-base"},
+}
+LATIN1 = {"LANG": "de_DE.ISO-8859-1", "LC_ALL": "de_DE.ISO-8859-1"}
+
+# ansible-core, suite whose Python runs it (none: of this machine), suite of the host, and what is different.
+ROWS = (
+    ("2.17", None, "bookworm", "sudo and pipelining, as init.yml sets it up", {}),
+    ("2.18", None, "bookworm", "the same", {}),
+    ("2.19", None, "bookworm", "the same", {}),
+    ("2.19", None, "trixie", "the same", {}),
+    ("2.20", "trixie", "bookworm", "the same", {}),
+    ("", "trixie", "trixie", "the newest that installs", {}),
+    ("2.19", None, "bookworm", "without pipelining", {"env": {"ANSIBLE_PIPELINING": "false"}}),
+    (
+        "2.19",
+        None,
+        "bookworm",
+        "logged in as root, no sudo",
+        {"variables": {"ansible_user": "root", "ansible_become": False}},
+    ),
+    ("2.19", None, "bookworm", "ANSIBLE_INJECT_FACT_VARS=false", {"env": {"ANSIBLE_INJECT_FACT_VARS": "false"}}),
+    ("2.19", None, "bookworm", "dash for the login, on both sides a locale that is not UTF-8", {"locale": LATIN1}),
+)
+
+
+class Refused(Exception):
+    """Why a row did not pass, in a line."""
+
+
+def run(words, **kwargs):
+    try:
+        done = subprocess.run(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=SECONDS, **kwargs
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused(f"{pathlib.Path(words[0]).name} took more than {SECONDS} s") from None
+    return done.returncode, done.stdout
+
+
+class Controller:
+    """ansible-core of some version, under the Python of this machine or of another Debian."""
+
+    def __init__(self, core, suite):
+        self.suite, self.place = suite, FOLDER / f"core-{core or 'newest'}-{suite or 'here'}"
+        self.before = []
+        if suite:
+            image = controller_image(suite)
+            variables = [name for name in os.environ if name.startswith("PIP_") and name != "PIP_FIND_LINKS"]
+            certificates = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if os.path.exists(CERTIFICATES) else []
+            self.before = [
+                "docker",
+                "run",
+                "--rm",
+                "--network",
+                "host",
+                "--volume",
+                f"{CHECKOUT}/build:{CHECKOUT}/build",
+            ]
+            self.before += [*certificates, *(word for name in variables for word in ("--env", name))]
+            self.image = image
+        if not (self.place / "bin/ansible-playbook").exists():
+            shutil.rmtree(self.place, ignore_errors=True)
+            wanted = f"ansible-core~={core}.0" if core else "ansible-core"
+            self._must([("python3" if suite else sys.executable), "-m", "venv", str(self.place)])
+            self._must([f"{self.place}/bin/pip", "install", "--quiet", "--disable-pip-version-check", wanted])
+        said = self._must([f"{self.place}/bin/ansible", "--version"])
+        self.core = re.search(r"core ([\d.]+\w*)", said)[1]
+        self.python = re.search(r"python version = ([\d.]+)", said)[1]
+
+    def _must(self, words):
+        rc, said = self.run(words, {})
+        if rc:
+            raise Refused(f"{' '.join(words[:3])}: {said.strip().splitlines()[-1] if said.strip() else rc}")
+        return said
+
+    def run(self, words, env):
+        if not self.suite:
+            return run(words, env={**os.environ, **env})
+        given = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
+        return run([*self.before, *given, self.image, *words])
+
+
+def controller_image(suite):
+    image = f"bluegreen-controller:{suite}"
+    if not docker("image", "inspect", image, check=False).strip("[]\n "):
+        print(f"making {image} (once, about a minute)", flush=True)
+        tarball = FOLDER / "controller.tar"
+        packages = "python3,python3-venv,openssh-client,ca-certificates"
+        rc, said = run(["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", suite, str(tarball)])
+        if rc:
+            raise Refused(f"mmdebstrap {suite}: {said.strip().splitlines()[-1]}")
+        docker("import", str(tarball), image)
+        tarball.unlink()
+    return image
+
+
+def cycle(controller, machines, settings):
+    """From a fresh host to a rollback. Raises: Refused."""
+    inventory = machines.inventory(1, **VARIABLES, **settings.get("variables", {}))
+    env = {
+        **SETTINGS,
+        "ANSIBLE_COLLECTIONS_PATH": os.environ["BLUEGREEN_TEST_COLLECTIONS"],
+        "HOME": str(FOLDER / "home"),
+    }
+    env.update({**settings.get("env", {}), **settings.get("locale", {})})
+    host = machines.hosts[0]
+
+    def play(name, *extra):
+        words = [f"{controller.place}/bin/ansible-playbook", "-i", inventory, f"beamops.bluegreen.{name}"]
+        for one in extra:
+            words += ["-e", one if isinstance(one, str) else json.dumps(one)]
+        rc, said = controller.run(words, env)
+        if rc:
+            (FOLDER / "failed.log").write_text(said)
+            lines = [
+                line for line in said.splitlines() if "ERROR" in line or line.startswith("  ")
+            ] or said.splitlines()
+            raise Refused(
+                f"{name}: {lines[-1].strip()[:200] if lines else rc}; all of it is in build/matrix/failed.log"
+            )
+        return said
+
+    def serves(wanted):
+        found = json.loads(host.run("curl -s -H 'Host: sample.test' http://127.0.0.1/"))["version"]
+        if found != wanted:
+            raise Refused(f"the site serves {found}, not {wanted}")
+
+    def deploy(version):
+        return play("deploy", {"bluegreen_artifact": str(ARTIFACTS / f"sample_app-{version}.tar.gz")})
+
+    deploy("0.1.0")
+    deploy("0.1.1")
+    serves("0.1.0")
+    play("promote")
+    serves("0.1.1")
+    if any(int(number) for number in re.findall(r"changed=(\d+)", deploy("0.1.1"))):
+        raise Refused("a deploy of what is there changed something")
+    play("rollback")
+    serves("0.1.0")
+    play("status", "strict=true")
+
+
+def prepare(machines, suite, settings):
+    """A fresh host; returns what it runs."""
+    machines.image = subprocess.run(
+        [CHECKOUT / "tests/image/build", CHECKOUT / "build/image", suite], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.strip()
+    machines.up()
+    host = machines.hosts[0]
+    if "locale" in settings:
+        # What sshd hands on, and systemd gives to all.
+        text = "\\n".join(f"{name}={value}" for name, value in settings["locale"].items())
+        host.run(f"chsh -s /bin/dash deploy; printf '{text}\\n' | tee -a /etc/environment /etc/default/locale")
+    host.run("mkdir -p /root/.ssh && cp ~deploy/.ssh/authorized_keys /root/.ssh/ && chown -R root /root/.ssh")
+    nginx = host.run("nginx -v 2>&1").partition("/")[2].split()[0]
+    return f"{suite}, Python {host.run('python3 -V').split()[1]}, nginx {nginx}"
+
+
+def main():
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "home").mkdir(exist_ok=True)
+    machines = Machines(1, "", os.environ["BLUEGREEN_TEST_KEY"], str(FOLDER))
+    rows, bad = [], 0
+    try:
+        for core, python, suite, words, settings in ROWS:
+            began, name, target, result = time.monotonic(), core or "newest", suite, "passed"
+            try:
+                controller = Controller(core, python)
+                name = f"{controller.core}, Python {controller.python}"
+                target = prepare(machines, suite, settings)
+                cycle(controller, machines, settings)
+            except (Refused, RuntimeError, subprocess.CalledProcessError) as error:
+                result, bad = f"FAILED: {error}", bad + 1
+            rows.append((name, target, words, result))
+            print(f"  {name:24} {target:44} {words}: {result} ({time.monotonic() - began:.0f} s)", flush=True)
+    finally:
+        machines.down()
+    lines = ["| ansible-core | host | | |", "|---|---|---|---|"] + ["| " + " | ".join(row) + " |" for row in rows]
+    text = PAGE.read_text()
+    head, rest = text.split("<!-- matrix -->\n")[0], text.split("<!-- end of matrix -->\n")[1]
+    PAGE.write_text(head + "<!-- matrix -->\n" + "\n".join(lines) + "\n<!-- end of matrix -->\n" + rest)
+    print(f"{len(rows) - bad} passed, {bad} failed")
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
