@@ -19,11 +19,14 @@ from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
+from ansible.release import __version__ as ansible_core
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _rules
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _ahead, _controller, _transfer
 
 _SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "preflight", "meta", "argument_specs.yml")
+# As in meta/runtime.yml, which is only a warning.
+_OLDEST = (2, 17)
 # What playbooks take with -e beside the variables, and variables that are easily typed without their prefix.
 _WORDS = ("color", "expr", "format", "history", "out", "strict")
 _SHORT = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
@@ -79,6 +82,11 @@ def check(settings):
     if settings.get("env_file"):
         attempt(_envfile.read_dotenv, settings["env_file"])
     return wrong
+
+
+def too_old(version):
+    """Whether this collection has never run with an ansible-core."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < _OLDEST
 
 
 def local_path(path):
@@ -159,6 +167,11 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         args = dict(self._task.args)
+        if too_old(ansible_core):
+            oldest = ".".join(map(str, _OLDEST))
+            raise AnsibleActionFail(
+                f"this is ansible-core {ansible_core}, and {oldest} or newer is needed: pip install --upgrade ansible-core"
+            )
         if args.get("left_out"):
             raise AnsibleActionFail(
                 f"--limit leaves out {', '.join(args['left_out'])} of the group {args.get('group')}, and a group that is "

@@ -7,6 +7,7 @@ import socket
 import time
 
 import pytest
+import yaml
 from ansible_collections.beamops.bluegreen.plugins.action import preflight
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _info
 
@@ -165,3 +166,15 @@ def test_the_value_of_a_secret_is_not_in_what_is_said_of_its_type():
     given = {"bluegreen_app": "a", "bluegreen_domain": "b.c", "bluegreen_env": "s3cret"}
     wrong, _values = preflight.check_types(given, preflight.variables())
     assert len(wrong) == 1 and "bluegreen_env" in wrong[0] and "s3cret" not in wrong[0]
+
+
+def test_an_ansible_core_that_is_too_old_is_known_by_its_number():
+    assert [preflight.too_old(one) for one in ("2.16.19", "2.17.0rc1", "2.19.14", "3.0.0", "1.9")] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    oldest = yaml.safe_load((pathlib.Path(__file__).parents[2] / "meta/runtime.yml").read_text())["requires_ansible"]
+    assert oldest == ">=" + ".".join(map(str, preflight._OLDEST)) + ".0"
