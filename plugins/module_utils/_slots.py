@@ -110,7 +110,8 @@ def after_switch(facts, to, kind, at):
         # It was live, even if the run that made it so could not write that down.
         left_slot.setdefault("promoted_at", left_slot.get("deployed_at") or at)
     if kind == "rollback":
-        if left_slot:
+        # From one env of a release to another of the same: it is not the release that was left.
+        if left_slot and (not gone_to or gone_to["release"] != left_slot["release"]):
             facts["rolled_back"] = ([left_slot["release"]] + facts["rolled_back"])[:_REMEMBERED]
         # Not always the top: what was rolled back from before may lie there.
         releases = [entry["release"] for entry in past]
