@@ -60,6 +60,7 @@ def check(settings):
     if settings.get("version"):
         attempt(_rules.check_version, settings["version"])
     attempt(_rules.check_aliases, settings["aliases"], settings["domain"])
+    attempt(_rules.check_trusted_proxies, settings["trusted_proxies"])
     attempt(_rules.check_tls, settings["tls"], settings["listen"])
     if settings.get("acme_webroot"):
         attempt(_rules.check_path, settings["acme_webroot"], "bluegreen_acme_webroot")

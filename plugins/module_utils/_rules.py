@@ -10,6 +10,7 @@ V(Refused) with a sentence that says what is wrong and what is allowed.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 COLORS = ("blue", "green")
@@ -187,6 +188,24 @@ def check_aliases(value, domain):
             raise Refused(f"bluegreen_aliases has {_text(one)!r}: only host names such as www.example.com are allowed")
     if len({domain, *value}) <= len(value):
         raise Refused("bluegreen_aliases names a host name twice, or bluegreen_domain itself")
+    return value
+
+
+def check_trusted_proxies(value):
+    """Addresses and networks, of which none is everybody."""
+    if not isinstance(value, list):
+        raise Refused(f"bluegreen_trusted_proxies is {_text(value)!r}: a list of addresses and networks is allowed")
+    for one in value:
+        try:
+            # A scope (fe80::1%eth0) may have anything in it.
+            network = ipaddress.ip_network(one if isinstance(one, str) and "%" not in one else "")
+        except ValueError:
+            raise Refused(
+                f"bluegreen_trusted_proxies has {_text(one)!r}: an address such as 10.0.0.1 or a network such as 10.0.0.0/8 is "
+                "allowed, with no bit set behind its prefix"
+            ) from None
+        if not network.prefixlen:
+            raise Refused(f"bluegreen_trusted_proxies has {one}: anybody could say then who they are")
     return value
 
 

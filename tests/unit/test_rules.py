@@ -146,6 +146,21 @@ def test_module_name():
             ],
         ),
         (
+            _rules.check_trusted_proxies,
+            [
+                "10.0.0.1",
+                ["10.0.0.1/8"],
+                ["0.0.0.0/0"],
+                ["::/0"],
+                ["lb.example.com"],
+                ["10.0.0.1; x"],
+                ["fe80::1%x; y"],
+                [7],
+                [""],
+                None,
+            ],
+        ),
+        (
             lambda value: _rules.check_tls(value, "80"),
             [
                 "yes",
@@ -189,6 +204,7 @@ def test_what_passes_for_the_site_cannot_be_read_otherwise(text):
         _rules.check_token,
         lambda value: _rules.check_assets([value])[0],
         lambda value: _rules.check_aliases([value], "example.com")[0],
+        lambda value: _rules.check_trusted_proxies([value])[0],
         _rules.check_url_path,
     ):
         try:

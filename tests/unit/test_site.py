@@ -165,6 +165,8 @@ class Slot(http.server.BaseHTTPRequestHandler):
 
     def answer(self):
         body = f"{self.color} {self.path}".encode()
+        if self.path == "/headers":
+            body = json.dumps(dict(self.headers)).encode()
         status = 404 if self.path.startswith("/assets/") and self.color not in self.path else 200
         length = int(self.headers.get("Content-Length") or 0)
         self.rfile.read(length)
@@ -318,6 +320,26 @@ def test_the_switch_the_preview_and_the_canary(nginx):
         # The switch ends it, although its files are still there.
         site.make_live("green")
         assert {site.color(User_Agent=one) for one in visitors[:100]} == {"green"}
+
+
+@pytest.mark.parametrize(
+    ("trusted", "sent", "proto", "port", "address"),
+    [
+        (["127.0.0.0/8", "2001:db8::/32"], "https", "https", "443", "203.0.113.9"),
+        (["127.0.0.1"], "http", "http", "80", "203.0.113.9"),
+        # What is no scheme is not believed.
+        (["127.0.0.1"], "https, http", "http", None, "203.0.113.9"),
+        # Nor is anything of somebody who is not known.
+        (["10.0.0.0/8"], "https", "http", None, "127.0.0.1"),
+        ([], "https", "http", None, "127.0.0.1"),
+    ],
+)
+def test_what_a_load_balancer_says_of_a_visitor_is_believed(nginx, trusted, sent, proto, port, address):
+    with nginx(trusted_proxies=trusted) as site:
+        text = site.ask("/headers", X_Forwarded_Proto=sent, X_Forwarded_For="203.0.113.9")[1]
+        seen = json.loads(text)
+        assert (seen["X-Forwarded-Proto"], seen["X-Real-IP"]) == (proto, address)
+        assert seen["X-Forwarded-Port"] == (port or str(site.port))
 
 
 def test_maintenance(nginx):
