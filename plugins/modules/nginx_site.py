@@ -33,6 +33,12 @@ options:
     description: Name of the run that holds the lock. Without it nobody asks who does.
     type: str
     default: ''
+  replaces:
+    description:
+      - Path of a site of somebody else that this one takes the place of, in one reload. It stays beside where it was, under a name
+        that begins with a dot and that nginx does not include. It is back where it was when anything fails.
+    type: path
+    version_added: 0.2.0
   certificate:
     description: Path of the certificate that the site names. It is refused when it is missing, not valid now, or not of O(key).
     type: path
@@ -121,6 +127,11 @@ def line_of(said, path, text):
     return f"\n  line {found.group(1)} of it: {lines[int(found.group(1)) - 1].strip()}"
 
 
+def aside(path):
+    """Where a site is kept that ours has taken the place of: in its directory, where a * does not find it."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.before-bluegreen")
+
+
 def make_folders(app):
     """Where the site looks for files on every request. Only root may read which names there are below preview/."""
     for folder in (app.canary("blue"), app.canary("green"), os.path.dirname(app.maintenance)):
@@ -157,7 +168,14 @@ def work(module, app):
     # The site may have been written by a run that died before its reload; the stamp is written after the proof.
     stamp = f"{app.root}/site.sha256"
     loaded = _host.read_text(stamp) == hashlib.sha256(text.encode("utf-8")).hexdigest()
+    theirs = params["replaces"]
+    if theirs and not os.path.lexists(theirs):
+        if not os.path.lexists(aside(theirs)):
+            raise Failure(f"there is no site {theirs} to take the place of")
+        theirs = None
     actions = [] if former == text else [f"write {path}"]
+    if theirs:
+        actions.append(f"put {theirs} aside")
     if not master:
         actions.append("start nginx")
     elif actions or not loaded:
@@ -175,12 +193,14 @@ def work(module, app):
     make_folders(app)
     if not _host.has_token(app, token):
         put_token(app, token)
-    if former == text and loaded and master:
+    if former == text and loaded and master and not theirs:
         return result
     fine, said = nginx.test()
     if not fine and former is None:
         raise Failure(f"the nginx configuration was broken before, and is left as it was; repair it first:\n{said}")
     try:
+        if theirs:
+            os.rename(theirs, aside(theirs))
         if former != text:
             put(path, text)
             test(nginx, app, path, text)
@@ -189,6 +209,8 @@ def work(module, app):
         else:
             nginx.start()
     except Failure as error:
+        if theirs:
+            os.rename(aside(theirs), theirs)
         if former != text:
             put(path, former)
             # The master may have taken half of it: hand it the former configuration, if it takes that one.
@@ -208,6 +230,7 @@ def main():
         dict(
             content=dict(type="str", required=True),
             run=dict(type="str", default=""),
+            replaces=dict(type="path"),
             certificate=dict(type="path"),
             key=dict(type="path"),
             preview_token=dict(type="str", default="", no_log=True),

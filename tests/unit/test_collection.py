@@ -84,7 +84,12 @@ def test_every_command_of_the_documents_names_a_playbook_and_variables_that_exis
         "maintenance": {"state"},
         "rpc": {"expr", "color"},
     }
-    words_of |= {"status": {"strict", "history", "format", "out"}, "promote": {"color"}, "stop": {"color"}}
+    words_of |= {
+        "status": {"strict", "history", "format", "out"},
+        "promote": {"color"},
+        "stop": {"color"},
+        "adopt": {"site", "port"},
+    }
     assert len(typed()) > 25
     for document, words in typed():
         values = [word for word, before in zip(words[1:], words) if before == "-e"]
