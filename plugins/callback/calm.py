@@ -5,11 +5,6 @@
 
 from __future__ import annotations
 
-import time
-
-from ansible import constants as C
-from ansible.plugins.callback.default import CallbackModule as Default
-
 DOCUMENTATION = """
 name: calm
 type: stdout
@@ -27,6 +22,11 @@ extends_documentation_fragment:
 requirements:
   - V(stdout_callback = beamops.bluegreen.calm) in C(ansible.cfg)
 """
+
+import time
+
+from ansible import constants as C
+from ansible.plugins.callback.default import CallbackModule as Default
 
 # They work on the controller and say what they have to say themselves, if anything.
 _QUIET = (
