@@ -64,7 +64,15 @@ class Refused(Exception):
 def run(words, **kwargs):
     try:
         done = subprocess.run(
-            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=SECONDS, **kwargs
+            words,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+            # Not where an ansible.cfg is.
+            cwd=FOLDER,
+            **kwargs,
         )
     except subprocess.TimeoutExpired:
         raise Refused(f"{pathlib.Path(words[0]).name} took more than {SECONDS} s") from None
@@ -171,7 +179,8 @@ def cycle(controller, machines, settings):
     serves("0.1.0")
     play("promote")
     serves("0.1.1")
-    if any(int(number) for number in re.findall(r"changed=(\d+)", deploy("0.1.1"))):
+    numbers = re.findall(r"changed=(\d+)", deploy("0.1.1"))
+    if not numbers or any(map(int, numbers)):
         raise Refused("a deploy of what is there changed something")
     play("rollback")
     serves("0.1.0")
