@@ -23,6 +23,7 @@ requirements:
   - V(stdout_callback = beamops.bluegreen.calm) in C(ansible.cfg)
 """
 
+import functools
 import time
 
 from ansible import constants as C
@@ -53,6 +54,17 @@ def _action(task):
     return task.action.rpartition(".")[2]
 
 
+def _with_v(method):
+    """What the default callback does, and nothing without C(-v)."""
+
+    @functools.wraps(method)
+    def only_then(self, *args, **kwargs):
+        if not self._calm():
+            method(self, *args, **kwargs)
+
+    return only_then
+
+
 class CallbackModule(Default):
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -65,6 +77,14 @@ class CallbackModule(Default):
 
     def _calm(self):
         return not self._display.verbosity
+
+    v2_playbook_on_start = _with_v(Default.v2_playbook_on_start)
+    v2_playbook_on_include = _with_v(Default.v2_playbook_on_include)
+    v2_playbook_on_notify = _with_v(Default.v2_playbook_on_notify)
+    v2_runner_on_skipped = _with_v(Default.v2_runner_on_skipped)
+    v2_runner_item_on_ok = _with_v(Default.v2_runner_item_on_ok)
+    v2_runner_item_on_failed = _with_v(Default.v2_runner_item_on_failed)
+    v2_runner_item_on_skipped = _with_v(Default.v2_runner_item_on_skipped)
 
     # --- steps ---
 
@@ -85,10 +105,6 @@ class CallbackModule(Default):
         self._step = None if _action(task) in _QUIET else task.get_name().rpartition(" : ")[2].strip()
         self._step_began = time.monotonic()
 
-    def v2_playbook_on_start(self, playbook):
-        if not self._calm():
-            super().v2_playbook_on_start(playbook)
-
     def v2_playbook_on_play_start(self, play):
         if not self._calm():
             super().v2_playbook_on_play_start(play)
@@ -106,14 +122,6 @@ class CallbackModule(Default):
             self._begin_step(task)
         else:
             super().v2_playbook_on_handler_task_start(task)
-
-    def v2_playbook_on_include(self, included_file):
-        if not self._calm():
-            super().v2_playbook_on_include(included_file)
-
-    def v2_playbook_on_notify(self, handler, host):
-        if not self._calm():
-            super().v2_playbook_on_notify(handler, host)
 
     def v2_playbook_on_stats(self, stats):
         if not self._calm():
@@ -172,22 +180,6 @@ class CallbackModule(Default):
             self._seen(result)
         else:
             self._bad(result, "unreachable: ")
-
-    def v2_runner_on_skipped(self, result):
-        if not self._calm():
-            super().v2_runner_on_skipped(result)
-
-    def v2_runner_item_on_ok(self, result):
-        if not self._calm():
-            super().v2_runner_item_on_ok(result)
-
-    def v2_runner_item_on_failed(self, result):
-        if not self._calm():
-            super().v2_runner_item_on_failed(result)
-
-    def v2_runner_item_on_skipped(self, result):
-        if not self._calm():
-            super().v2_runner_item_on_skipped(result)
 
     def v2_runner_retry(self, result):
         if not self._calm():

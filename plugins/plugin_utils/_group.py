@@ -440,8 +440,12 @@ def _slot_cell(info, color):
     words = [slot["release"], "live" if color == info["live"] else "idle"]
     if slot["release"] in info["rolled_back"] and color != info["live"]:
         words.append("rolled-back")
-    words.append("healthy" if slot["healthy"] else "unhealthy" if slot["running"] else "stopped")
-    return " ".join(words)
+    return " ".join([*words, health(slot)])
+
+
+def health(slot):
+    """How a slot that holds something is, in a word."""
+    return "healthy" if slot["healthy"] else "unhealthy" if slot["running"] else "stopped"
 
 
 def drift(infos):

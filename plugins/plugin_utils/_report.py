@@ -99,7 +99,7 @@ def _text(value):
 def _slot(color, slot, is_live):
     if not slot["release"]:
         return "empty"
-    health = "healthy" if slot["healthy"] else "unhealthy" if slot["running"] else "stopped"
+    health = _group.health(slot)
     words = ["live" if is_live else "idle"] + ["rolled back from"] * slot["rolled_back"]
     kind = f"{color} live" if is_live else color
     bad = ' class="bad"' if health == "unhealthy" or (is_live and health == "stopped") else ""

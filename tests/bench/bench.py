@@ -25,7 +25,7 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
 from support import bluegreen, plot
-from support.machines import SETTINGS, Machines
+from support.machines import SETTINGS, VARIABLES, Machines
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 COUNTS = [int(word) for word in os.environ.get("BENCH_HOSTS", "1 2 4 8 16").split()]
@@ -34,12 +34,6 @@ HERE = CHECKOUT / "tests" / "bench"
 ARTIFACTS = CHECKOUT / "build" / "artifacts"
 ROOT = "/opt/sample_app"
 OTHER = {"blue": "green", "green": "blue"}
-VARIABLES = {
-    "bluegreen_app": "sample_app",
-    "bluegreen_domain": "sample.test",
-    "bluegreen_health_path": "/health",
-    "bluegreen_env": {"SECRET_KEY_BASE": "bench-secret-key-base"},
-}
 HAND_ENV = "PHX_SERVER=true\nSECRET_KEY_BASE=bench-secret-key-base\n"
 
 

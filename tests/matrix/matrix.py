@@ -20,19 +20,13 @@ import time
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
-from support.machines import SETTINGS, Machines, docker
+from support.machines import SETTINGS, VARIABLES, Machines, docker
 
 FOLDER = CHECKOUT / "build" / "matrix"
 ARTIFACTS = CHECKOUT / "build" / "artifacts"
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 PAGE = CHECKOUT / "docs" / "compatibility.md"
 SECONDS = 300
-VARIABLES = {
-    "bluegreen_app": "sample_app",
-    "bluegreen_domain": "sample.test",
-    "bluegreen_health_path": "/health",
-    "bluegreen_env": {"SECRET_KEY_BASE": "matrix-secret-key-base"},
-}
 LATIN1 = {"LANG": "de_DE.ISO-8859-1", "LC_ALL": "de_DE.ISO-8859-1"}
 
 # ansible-core, suite whose Python runs it (none: of this machine), suite of the host, and what is different.

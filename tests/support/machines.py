@@ -26,6 +26,13 @@ SETTINGS = {
     "ANSIBLE_LOCALHOST_WARNING": "false",
     "ANSIBLE_NOCOLOR": "true",
 }
+# What the sample app is deployed with.
+VARIABLES = {
+    "bluegreen_app": "sample_app",
+    "bluegreen_domain": "sample.test",
+    "bluegreen_health_path": "/health",
+    "bluegreen_env": {"SECRET_KEY_BASE": "bench-secret-key-base"},
+}
 
 
 def docker(*words, check=True):
