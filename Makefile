@@ -6,9 +6,11 @@ BIN := $(CURDIR)/$(VENV)/bin
 RUN := PATH="$(BIN):$$PATH" ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg"
 ARTIFACTS := build/artifacts
 INSTALLED := $(CURDIR)/build/installed
+MOLECULE = env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/$(1)/molecule.yml' BLUEGREEN_TEST_ARTIFACTS="$(CURDIR)/$(ARTIFACTS)" \
+  BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/molecule $(or $(DO),test) -s $(1)
 REPOSITORY := https://github.com/beamops/bluegreen
 
-.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-traffic bench lint sanity units galaxy docs ready molecule matrix collection clean
+.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-traffic test-vagrant bench lint sanity units galaxy docs ready molecule matrix collection clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -77,11 +79,15 @@ ready: venv artifacts collection ## What molecule needs: artifacts, the installe
 	@tests/image/build build/image
 
 molecule: $(if $(READY),,ready) ## The cycle on real containers; SCENARIO=default for one
-	@image=$$(tests/image/build build/image) && \
-	  cd "$(CURDIR)" && env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/*/molecule.yml' \
-	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \
-	  BLUEGREEN_TEST_ARTIFACTS="$(CURDIR)/$(ARTIFACTS)" BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" \
-	  $(BIN)/molecule $(or $(DO),test) -s $(or $(SCENARIO),default)
+	@image=$$(tests/image/build build/image) && cd "$(CURDIR)" && \
+	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" $(call MOLECULE,$(or $(SCENARIO),default))
+
+test-vagrant: venv artifacts collection ## The cycle on a real virtual machine; ten minutes where it has to be emulated
+	@scripts/need vagrant libvirtd virsh qemu-system-x86_64 qemu-img dnsmasq tini mmdebstrap fakeroot grub-mkimage sfdisk ssh
+	@scripts/libvirtd
+	@export VAGRANT_HOME="$(CURDIR)/build/vagrant/home" VAGRANT_DOTFILE_PATH="$(CURDIR)/build/vagrant/machine" && \
+	  box=$$(tests/image/box build/vagrant) && \
+	  VAGRANT_DEFAULT_PROVIDER=libvirt BLUEGREEN_BOX="$$box" $(call MOLECULE,vagrant)
 
 test-faults: export BLUEGREEN_FAULTS_EVERY = 1
 test-faults: export PYTEST_ADDOPTS = -m faults

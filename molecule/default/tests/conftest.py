@@ -38,7 +38,7 @@ def play():
 
 @pytest.fixture(scope="session")
 def site():
-    return bluegreen.Site(18180, "sample.test")
+    return bluegreen.Site(int(os.environ.get("SITE_PORT", "18180")), "sample.test")
 
 
 @pytest.hookimpl(hookwrapper=True)
