@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 
 from ansible import constants as C
@@ -14,6 +15,8 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import _rules
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _transfer
 
 _MODULE = "beamops.bluegreen.release_install"
+# Bytes up to which an artifact goes along with the module. A file of its own costs five more executions of ssh.
+_ALONG = 1 << 18
 
 
 class ActionModule(ActionBase):
@@ -70,6 +73,12 @@ class ActionModule(ActionBase):
         return result
 
     def _send(self, path, args, task_vars):
+        if os.path.getsize(path) <= _ALONG:
+            with open(path, "rb") as stream:
+                content = base64.b64encode(stream.read()).decode("ascii")
+            return self._execute_module(
+                module_name=_MODULE, module_args={**args, "content": content}, task_vars=task_vars
+            )
         self._make_tmp_path()
         folder = self._connection._shell.tmpdir
         try:

@@ -108,7 +108,7 @@ def foreign(app):
 def history(app, count):
     """The last operations on this host, oldest first. A damaged line is left out."""
     found = []
-    for line in (_host.read_text(app.history) or "").splitlines()[-count:] if count > 0 else []:
+    for line in (_host.read_text(app.history) or "").splitlines()[-count:]:
         try:
             found.append(json.loads(line))
         except ValueError:
@@ -125,19 +125,33 @@ def last_run(entries):
     return None
 
 
-def look_at_slot(app, color, facts, params):
+def ask_slots(app, path):
+    """Process, answer and number of connections of each slot. The sockets of the host are read once, when both have answered."""
+    seen = {}
+    for color in COLORS:
+        wanted = app.held(color) or app.service_manager == "daemon"
+        pid = _service.service(app, color).pid() if wanted else None
+        answer = _service.ask(app, color, path, 2.0) if pid else {"error": "not running"}
+        seen[color] = {"pid": pid, "answer": answer}
+    sockets = _host.tcp_sockets()
+    for color, one in seen.items():
+        one["answer"] = _service.own_answer(app, color, one["pid"], one["answer"], sockets)
+        one["connections"] = _host.connections(app.ports[color], sockets)
+    return seen
+
+
+def look_at_slot(app, color, facts, params, seen):
     held = app.held(color)
     release = held["release"] if held else None
+    pid, answer = seen["pid"], seen["answer"]
     slot_facts = facts["slots"][color] or {}
     if slot_facts.get("release") != release:
         slot_facts = {}
-    pid = _service.service(app, color).pid() if release or app.service_manager == "daemon" else None
-    answer = _service.answers(app, color, pid, params["health_path"], 2.0) if pid else {"error": "not running"}
     journal = _host.read_json(app.journal(color))
     return {
         "color": color,
         "port": app.ports[color],
-        "connections": _host.connections(app.ports[color]),
+        "connections": seen["connections"],
         "release": release,
         "version": release_version(release) if release else None,
         "sha256": held["sha256"] if held else None,
@@ -165,7 +179,9 @@ def look(app, params):
     live = link or written["live"] or "blue"
     # What the facts ought to say: a run may have died before it could write them.
     facts = app.facts() if link else written
-    slots = {color: look_at_slot(app, color, facts, params) for color in COLORS}
+    seen = ask_slots(app, params["health_path"])
+    slots = {color: look_at_slot(app, color, facts, params, seen[color]) for color in COLORS}
+    past = history(app, max(50, params["history"]))
     nginx_says, why_not = _host.deployment_id(app)
     nginx_version = _nginx.Nginx(app).version()
     info = {
@@ -185,8 +201,8 @@ def look(app, params):
         or (link is None and _host.is_link(app.live)),
         "refusals": _host.port_conflicts(app, link) + foreign(app),
         "rolled_back": facts["rolled_back"],
-        "history": history(app, params["history"]),
-        "last_run": last_run(history(app, 50)),
+        "history": past[-params["history"] :] if params["history"] > 0 else [],
+        "last_run": last_run(past[-50:]),
         "migrations": app.migrations(),
         "canary": app.canary_percent(other(live)),
         "maintenance": os.path.exists(app.maintenance),

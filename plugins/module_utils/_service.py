@@ -288,11 +288,21 @@ def process_release(app, pid):
 
 def answers(app, color, pid, path, timeout=5.0):
     """Ask a slot's port; the answer counts only if the slot's own process gives it: see V(_host.http_get)."""
+    answer = ask(app, color, path, timeout)
+    return own_answer(app, color, pid, answer, _host.tcp_sockets()) if "status" in answer else answer
+
+
+def ask(app, color, path, timeout):
+    """What whoever listens on a slot's port answers."""
+    return _host.http_get("127.0.0.1", app.ports[color], path, _rules.request_host(app.domain), timeout)
+
+
+def own_answer(app, color, pid, answer, sockets):
+    """The answer that was had from a slot's port, or an error if the slot's process is not who listens there."""
     port = app.ports[color]
-    answer = _host.http_get("127.0.0.1", port, path, _rules.request_host(app.domain), timeout)
     if "status" in answer:
         ours = _host.family(pid) if pid else []
-        inodes = set(_host.listening(port))
+        inodes = set(_host.listening(port, sockets))
         if not any(inodes & set(_host.sockets_of(one)) for one in ours):
             holder = _host.holder_of(port)
             who = f"process {holder[0]} ({holder[1]})" if holder and holder[0] else "a process of somebody else"

@@ -56,6 +56,9 @@ options:
   src:
     description: Where the tarball was uploaded to. Set by the action plugin.
     type: path
+  content:
+    description: The tarball itself, in base64, instead of O(src). Set by the action plugin, for a small one.
+    type: str
   thin:
     description: Whether files were left out of what was uploaded, because the host has them. Set by the action plugin.
     type: bool
@@ -101,6 +104,7 @@ lacking:
   returned: when they have to
 """
 
+import base64
 import os
 
 from ansible.module_utils.urls import fetch_url
@@ -132,9 +136,16 @@ def require_space(app, needed):
         )
 
 
-def fetch(module, app, artifact, url):
-    """Fetch the artifact to a file beside the releases. Returns its path."""
-    path = f"{app.releases}/.fetching.{os.getpid()}"
+def put_aside(module, app, artifact):
+    """See that the artifact is in a file on this host. Returns its path."""
+    params, path = module.params, f"{app.releases}/.fetching.{os.getpid()}"
+    if params["src"]:
+        return params["src"]
+    if params["content"]:
+        with open(path, "xb") as target:
+            target.write(base64.b64decode(params["content"]))
+        return path
+    url = params["url"] or artifact
     response, info = fetch_url(module, url, timeout=60)
     if info["status"] != 200:
         answer = info["status"] if info["status"] > 0 else info["msg"].replace(url, artifact)
@@ -208,13 +219,13 @@ def install(module, app):
         if wanted and _rules.release_version(kept) != wanted:
             raise Refused(f"bluegreen_version is {wanted}, but the artifact holds {_rules.release_version(kept)}")
         return result_for(kept, sha256)
-    if module.check_mode or (not params["src"] and not _rules.is_url(artifact)):
+    if module.check_mode or not (params["src"] or params["content"] or _rules.is_url(artifact)):
         if found:
             require_space(app, int(found["unpacked_bytes"]))
         release = _rules.release_id(found["version"], sha256) if found else None
         return {**result_for(release, sha256, True), "kept": _info.kept(app)}
     os.makedirs(app.releases, mode=0o755, exist_ok=True)
-    path = fetch(module, app, artifact, params["url"] or artifact) if _rules.is_url(artifact) else params["src"]
+    path = put_aside(module, app, artifact)
     try:
         # Of a thin one each file is proven.
         really = sha256 if params["thin"] else _artifact.sha256_of(path)
@@ -245,6 +256,8 @@ def main():
             run=dict(type="str", default=""),
             kept=dict(type="dict"),
             src=dict(type="path"),
+            # Not for its secrecy: what is logged of a module would have all of it.
+            content=dict(type="str", no_log=True),
             thin=dict(type="bool", default=False),
         ),
         install,

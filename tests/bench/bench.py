@@ -340,7 +340,8 @@ def main():
         bench.by_hand("prepare", max(COUNTS))
         boot = bench.boot()
         for count in COUNTS:
-            bench.rounds(count, ("hand", "usual") if count in (1, 4) else ("hand",) if count == 16 else ())
+            with bench.machines.only(count):
+                bench.rounds(count, ("hand", "usual") if count in (1, 4) else ("hand",) if count == 16 else ())
         executions = bench.executions()
         skew = bench.skew()
         peaks = bench.peaks()

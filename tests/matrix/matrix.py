@@ -40,7 +40,7 @@ ROWS = (
     ("2.20", "trixie", "bookworm", "the same", {}),
     ("", "3.12", "trixie", "the newest that installs", {}),
     ("", "trixie", "trixie", "the newest that installs", {}),
-    ("", "trixie", "trixie", "a release of Debian 13's Erlang/OTP and Elixir", {"built": "trixie"}),
+    ("", "trixie", "trixie", "a release of Erlang/OTP 27 and Elixir 1.18, of Debian 13", {"built": "trixie"}),
     ("2.19", None, "bookworm", "nginx mainline", {"nginx": "mainline"}),
     ("2.19", None, "bookworm", "without pipelining", {"env": {"ANSIBLE_PIPELINING": "false"}}),
     (

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import subprocess
 import time
@@ -101,6 +102,18 @@ class Machines:
         found = docker("ps", "--all", "--quiet", "--filter", f"name=^{NAME}")
         if found:
             docker("rm", "--force", "--volumes", *found.split())
+
+    @contextlib.contextmanager
+    def only(self, count):
+        """The first few alone: the others stand still, for also an idle BEAM takes its share of two cores."""
+        others = [host.name for host in self.hosts[count:]]
+        if others:
+            docker("pause", *others)
+        try:
+            yield
+        finally:
+            if others:
+                docker("unpause", *others)
 
     def inventory(self, count, **variables):
         """Path of an inventory with this many hosts in the group C(bluegreen)."""

@@ -176,7 +176,7 @@ def test_rpc_runs_on_the_node_of_the_slot(play):
 
 def test_console_prints_the_command(play):
     # Vagrant's own ssh configuration knows port and user.
-    vagrant = os.environ["MOLECULE_SCENARIO_NAME"] == "vagrant"
+    vagrant = os.environ.get("MOLECULE_SCENARIO_NAME") == "vagrant"
     where = "/ssh-config bluegreen-web1" if vagrant else " -p 18122 deploy@127.0.0.1"
     assert f"{where} sudo /opt/sample_app/bin/sample_app live remote" in play("console").text
 

@@ -372,6 +372,11 @@ def test_only_what_is_new_is_sent_and_what_a_host_has_is_linked(host, site, play
     assert re.search(r"bluegreen-web1: sends \d\d kB instead of 5\.\d MB: it has (\d+) of (\d+) files", run.text), (
         run.text
     )
+    # It went along with the module, whose options are logged, but for this one.
+    logged = host.check_output(
+        "sudo journalctl --no-pager -q -o cat | grep 'Invoked with' | grep inspected= | tail -n 1"
+    )
+    assert "content=NOT_LOGGING_PARAMETER" in logged and "src=None" in logged
     # Directories, and a list of the files; an unpacked release has 13 MB.
     assert kilobytes_of_releases(host) - before < 1500
     release = host.check_output(f"basename $(readlink {ROOT}/slots/green/release)")

@@ -76,12 +76,16 @@ def test_a_new_folder_passes_ansible_lint(tmp_path):
     )
 
 
+def page(name):
+    """A page of the documentation, for the sample app."""
+    with open(os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "docs", name), encoding="utf-8") as stream:
+        return stream.read().replace("my_app", "sample_app").replace("example.com", "sample.test")
+
+
 def commands():
-    """What docs/tutorial.md tells to type, in its order, for the sample app. The first one writes the folder."""
-    with open(os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "docs/tutorial.md"), encoding="utf-8") as stream:
-        blocks = re.findall(r"```sh\n(.*?)```", stream.read(), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    return [shlex.split(line.replace("my_app", "sample_app").replace("example.com", "sample.test")) for line in lines]
+    """What docs/tutorial.md tells to type, in its order. The first one writes the folder."""
+    blocks = re.findall(r"```sh\n(.*?)```", page("tutorial.md"), re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
 def test_the_tutorial_works_as_it_is_written(folder, site):
@@ -104,6 +108,49 @@ def test_the_tutorial_works_as_it_is_written(folder, site):
     # deploy, deploy, status, promote, rollback, status: only the promote shows the visitors something else.
     assert versions == [before, before, before, "0.1.1", before, before]
     assert "promote.yml -e color=" in said[2] and "rollback" in said[5] and "all truths agree" in said[5]
+
+
+def sections():
+    """The sections of docs/how-to.md that have something to type: {title: [(yaml or sh, text)]}."""
+    found = {}
+    for section in page("how-to.md").split("\n## ")[1:]:
+        blocks = re.findall(r"```(sh|yaml)\n(.*?)```", section, re.DOTALL)
+        if any(kind == "sh" for kind, _text in blocks):
+            found[section.splitlines()[0]] = blocks
+    # The one has a test of its own, the other is what `make test-vagrant` is for.
+    return {
+        title: found[title] for title in found if not title.startswith(("Deploy an app that is not", "Follow along"))
+    }
+
+
+@pytest.fixture
+def certificate(host):
+    """What certbot would have fetched."""
+    there = "/etc/letsencrypt/live/sample.test"
+    host.check_output(
+        f"sudo mkdir -p {there} && sudo openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=sample.test "
+        f"-keyout {there}/privkey.pem -out {there}/fullchain.pem 2>&1"
+    )
+    yield
+    host.check_output("sudo rm -r /etc/letsencrypt")
+
+
+@pytest.mark.parametrize("title", sections())
+def test_what_the_how_tos_tell_works(folder, certificate, site, title):
+    variant(artifact("sample_app-0.1.1"), str(folder.path / "deploy/sample_app-0.1.1.tar.gz"))
+    variables = folder.path / "deploy/group_vars/bluegreen/of_this_section.yml"
+    try:
+        for kind, text in sections()[title]:
+            if kind == "yaml":
+                variables.write_text(text)
+                continue
+            for line in text.replace("/tmp/", f"{folder.path}/").splitlines():
+                first, *words = shlex.split(line)
+                folder.type(first, "-i", "production.yml", *words, at="deploy")
+    finally:
+        variables.unlink(missing_ok=True)
+        folder.play("setup")
+    assert site.get().status_code == 200
 
 
 def test_what_fails_says_why_once(folder):
