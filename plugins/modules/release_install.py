@@ -136,16 +136,13 @@ def require_space(app, needed):
         )
 
 
-def put_aside(module, app, artifact):
-    """See that the artifact is in a file on this host. Returns its path."""
-    params, path = module.params, f"{app.releases}/.fetching.{os.getpid()}"
-    if params["src"]:
-        return params["src"]
-    if params["content"]:
+def put_aside(module, artifact, path):
+    """Write what came along, or what the URL has, to a file beside the releases."""
+    if module.params["content"]:
         with open(path, "xb") as target:
-            target.write(base64.b64decode(params["content"]))
-        return path
-    url = params["url"] or artifact
+            target.write(base64.b64decode(module.params["content"]))
+        return
+    url = module.params["url"] or artifact
     response, info = fetch_url(module, url, timeout=60)
     if info["status"] != 200:
         answer = info["status"] if info["status"] > 0 else info["msg"].replace(url, artifact)
@@ -153,7 +150,6 @@ def put_aside(module, app, artifact):
     with open(path, "xb") as target:
         for block in iter(lambda: response.read(1 << 20), b""):
             target.write(block)
-    return path
 
 
 def finder(app):
@@ -225,8 +221,10 @@ def install(module, app):
         release = _rules.release_id(found["version"], sha256) if found else None
         return {**result_for(release, sha256, True), "kept": _info.kept(app)}
     os.makedirs(app.releases, mode=0o755, exist_ok=True)
-    path = put_aside(module, app, artifact)
+    path = params["src"] or f"{app.releases}/.fetching.{os.getpid()}"
     try:
+        if not params["src"]:
+            put_aside(module, artifact, path)
         # Of a thin one each file is proven.
         really = sha256 if params["thin"] else _artifact.sha256_of(path)
         if really != sha256:
