@@ -230,7 +230,7 @@ def test_promote_refuses_an_unhealthy_target(host, site, play):
 def test_deploying_the_same_again_restarts_an_idle_slot_that_hangs(host, site, play):
     pid = host.check_output("systemctl show -P MainPID sample_app@green")
     host.check_output("sudo systemctl kill -s STOP sample_app@green")
-    play("deploy", GOOD, "bluegreen_health_timeout=5", "bluegreen_stop_timeout=2")
+    play("deploy", GOOD, "bluegreen_health_timeout=30", "bluegreen_stop_timeout=2")
     assert host.check_output("systemctl show -P MainPID sample_app@green") != pid
     assert site.color() == "blue"
 
