@@ -248,10 +248,10 @@ def test_a_crash_brings_the_same_release_back(host, site):
 def test_a_reboot_brings_both_slots_back(host, site):
     versions = {"blue": site.version(), "green": release_of(host, "green").split("-")[0]}
     # With Vagrant a real one, which forwards the port again when it is through.
-    again, there = ["docker", "restart", "bluegreen-web1"], ["docker", "exec", "bluegreen-web1", "sh", "-c"]
+    again, there, tries = ["docker", "restart", "bluegreen-web1"], ["docker", "exec", "bluegreen-web1", "sh", "-c"], 200
     if VAGRANT:
-        again, there = ["vagrant", "reload"], ["vagrant", "ssh", "-c"]
-    wait = "for i in $(seq 600); do curl -fsS localhost:%d/health && exit 0; sleep 0.1; done; exit 1"
+        again, there, tries = ["vagrant", "reload"], ["vagrant", "ssh", "-c"], 600
+    wait = f"for i in $(seq {tries}); do curl -fsS localhost:%d/health && exit 0; sleep 0.1; done; exit 1"
     for words in (again, [*there, wait % 4000], [*there, wait % 5000]):
         subprocess.run(
             words, check=True, stdout=subprocess.DEVNULL, cwd=os.environ["MOLECULE_PROJECT_DIRECTORY"], timeout=900
