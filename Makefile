@@ -10,7 +10,7 @@ MOLECULE = env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/$(1)/molecule.yml' B
   BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/molecule $(or $(DO),test) -s $(1)
 REPOSITORY := https://github.com/beamops/bluegreen
 
-.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-traffic test-vagrant bench lint sanity units galaxy docs ready molecule matrix collection clean
+.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-traffic test-walk test-vagrant bench mutants lint sanity units galaxy docs ready molecule matrix collection clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -27,7 +27,7 @@ $(VENV)/.done: requirements-dev.txt
 	@touch $@
 
 artifacts: ## Build the sample releases
-	@scripts/need mix erlc
+	@scripts/need mix erlc pgsql.beam
 	@tests/sample_app/build $(ARTIFACTS)
 
 demo: venv ## The main job in one directory: deploy, promote, roll back, while requests flow
@@ -99,11 +99,22 @@ test-traffic: export PYTEST_ADDOPTS = -s -m traffic
 test-traffic: ## 60 switches and 20 deploys under load, beside a symlink with a reload (make test takes a short form)
 	@$(MAKE) --no-print-directory molecule SCENARIO=default
 
+test-walk: export BLUEGREEN_WALK_SEED = $(SEED)
+test-walk: export BLUEGREEN_WALK_STEPS = $(or $(STEPS),100)
+test-walk: export PYTEST_ADDOPTS = -s -m walk
+test-walk: ## A random walk over all operations, with random faults: SEED=7 STEPS=200; ten seconds a step
+	@$(MAKE) --no-print-directory molecule SCENARIO=fleet
+
 bench: ready ## How long things take, beside typing them by hand; half an hour, prints ratios, writes docs/performance.md
 	@scripts/need curl
 	@image=$$(tests/image/build build/image) && env PATH="$(BIN):$$PATH" \
 	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \
 	  BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/python tests/bench/bench.py
+
+mutants: ready ## Takes the collection apart piece by piece, and looks which tests notice; hours, goes on where it was: MUTANTS=roles/slot HOURS=2
+	@image=$$(tests/image/build build/image) && env PATH="$(BIN):$$PATH" BLUEGREEN_TEST_IMAGE="$$image" \
+	  BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" BLUEGREEN_TEST_ARTIFACTS="$(CURDIR)/$(ARTIFACTS)" \
+	  MUTANTS="$(MUTANTS)" SEED="$(SEED)" HOURS="$(HOURS)" $(BIN)/python tests/mutants/mutants.py
 
 matrix: ready ## The cycle with other versions of ansible-core, Python and Debian; ten minutes, writes docs/compatibility.md
 	@env PATH="$(BIN):$$PATH" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \

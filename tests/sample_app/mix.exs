@@ -10,10 +10,20 @@ defmodule SampleApp.MixProject do
       elixir: "~> 1.14",
       start_permanent: Mix.env() == :prod,
       deps: [],
+      # Debian's erlang-p1-pgsql, which only the release `shop` has in it.
+      xref: [exclude: [:pgsql]],
       releases: [
         sample_app: [steps: [:assemble, :tar]],
         # The same code under another name: a second app for the same server.
-        other_app: [applications: [sample_app: :permanent], steps: [:assemble, :tar]]
+        other_app: [applications: [sample_app: :permanent], steps: [:assemble, :tar]],
+        # And with what a generated Phoenix app has behind and around it: a database, migrations, env.sh, overlays.
+        shop: [
+          applications: [sample_app: :permanent, p1_pgsql: :permanent],
+          runtime_config_path: "config/shop_runtime.exs",
+          rel_templates_path: "rel/shop",
+          overlays: "rel/shop/overlays",
+          steps: [:assemble, :tar]
+        ]
       ]
     ]
   end

@@ -16,7 +16,11 @@ defmodule SampleApp.Application do
     crash_after()
 
     children =
-      [SampleApp.Jobs, {Task.Supervisor, name: SampleApp.Connections}] ++
+      [
+        SampleApp.Jobs,
+        %{id: :pg, start: {:pg, :start_link, [SampleApp.PubSub]}},
+        {Task.Supervisor, name: SampleApp.Connections}
+      ] ++
         if(Application.get_env(:sample_app, :server), do: [SampleApp.Listener], else: [])
 
     Supervisor.start_link(children, strategy: :one_for_one, name: SampleApp.Supervisor)

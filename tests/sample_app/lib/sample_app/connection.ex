@@ -72,6 +72,29 @@ defmodule SampleApp.Connection do
     go_on(socket, headers)
   end
 
+  defp handle(socket, :GET, %{path: "/headers"}, headers, _body) do
+    reply(
+      socket,
+      headers,
+      {200, [], Enum.map_join(headers, fn {name, value} -> "#{name}: #{value}\n" end)}
+    )
+  end
+
+  # As Phoenix's check_origin: a page of another host gets no websocket.
+  defp handle(
+         socket,
+         :GET,
+         %{path: "/ws"} = uri,
+         %{"sec-websocket-key" => _, "origin" => origin} = headers,
+         body
+       ) do
+    host = Application.get_env(:sample_app, :host)
+
+    if host in [nil, URI.parse(origin).host],
+      do: handle(socket, :GET, uri, Map.delete(headers, "origin"), body),
+      else: reply(socket, headers, {403, [], "the Origin #{origin} is not of #{host}\n"})
+  end
+
   defp handle(socket, :GET, %{path: "/ws"}, %{"sec-websocket-key" => key}, _body) do
     accept = Base.encode64(:crypto.hash(:sha, key <> "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 
@@ -80,12 +103,21 @@ defmodule SampleApp.Connection do
       "sec-websocket-accept: #{accept}\r\nx-color: #{color()}\r\n\r\n"
     ])
 
+    :pg.join(SampleApp.PubSub, :listeners, self())
     :inet.setopts(socket, packet: :raw, active: :once)
     SampleApp.Websocket.loop(socket, "", color())
   end
 
   defp handle(socket, method, uri, headers, body) do
-    {status, extra, answer} = answer(method, uri.path, URI.decode_query(uri.query || ""), body)
+    # As Plug.SSL with rewrite_on: [:x_forwarded_proto].
+    if Application.get_env(:sample_app, :force_ssl) && headers["x-forwarded-proto"] != "https",
+      do:
+        reply(socket, headers, {301, [{"location", "https://#{headers["host"]}#{uri.path}"}], ""}),
+      else:
+        reply(socket, headers, answer(method, uri.path, URI.decode_query(uri.query || ""), body))
+  end
+
+  defp reply(socket, headers, {status, extra, answer}) do
     stopping = stopping?()
     extra = if stopping, do: [{"connection", "close"} | extra], else: extra
     :gen_tcp.send(socket, [head(status, [{"content-length", byte_size(answer)} | extra]), answer])
@@ -116,10 +148,36 @@ defmodule SampleApp.Connection do
 
   defp answer(:GET, "/health", _query, _body) do
     cond do
-      System.get_env("SAMPLE_UNHEALTHY") -> {503, [], "the sample was told to be unhealthy\n"}
-      System.get_env("SAMPLE_REDIRECT") -> {301, [{"location", "https://example.com/health"}], ""}
-      true -> {200, [], "ok\n"}
+      System.get_env("SAMPLE_UNHEALTHY") ->
+        {503, [], "the sample was told to be unhealthy\n"}
+
+      System.get_env("SAMPLE_REDIRECT") ->
+        {301, [{"location", "https://example.com/health"}], ""}
+
+      status = System.get_env("SAMPLE_HEALTH_STATUS") ->
+        {String.to_integer(status), [], "as the test wants it\n"}
+
+      SampleApp.Database.configured?() ->
+        database_health()
+
+      true ->
+        {200, [], "ok\n"}
     end
+  end
+
+  # Whether its schema is that of this version: that, no health check of a generated app asks.
+  defp answer(:GET, "/items", _query, _body) do
+    case SampleApp.Database.items() do
+      {:ok, rows} -> {200, [], Enum.map_join(rows, &(Enum.join(&1, " ") <> "\n"))}
+      {:error, message} -> {500, [], message <> "\n"}
+    end
+  end
+
+  # Every websocket of every connected node hears it, as Phoenix.PubSub does it.
+  defp answer(:POST, "/broadcast", _query, body) do
+    members = :pg.get_members(SampleApp.PubSub, :listeners)
+    Enum.each(members, &send(&1, {:broadcast, body}))
+    {200, [], "#{length(members)}\n"}
   end
 
   defp answer(:GET, "/slow", query, _body) do
@@ -145,10 +203,18 @@ defmodule SampleApp.Connection do
 
   defp answer(_method, _path, _query, _body), do: {404, [], "not found\n"}
 
+  defp database_health do
+    case SampleApp.Database.query("select 1") do
+      {:ok, _} -> {200, [], "ok\n"}
+      {:error, message} -> {503, [], message <> "\n"}
+    end
+  end
+
   defp head(status, headers) do
-    reasons = %{200 => "OK", 301 => "Moved Permanently", 404 => "Not Found", 503 => "Service Unavailable"}
+    reasons = %{200 => "OK", 301 => "Moved Permanently", 403 => "Forbidden", 404 => "Not Found"}
+    reasons = Map.merge(reasons, %{500 => "Internal Server Error", 503 => "Service Unavailable"})
     fields = for {name, value} <- [{"x-color", color()} | headers], do: "#{name}: #{value}\r\n"
-    ["HTTP/1.1 #{status} #{reasons[status]}\r\n", fields, "\r\n"]
+    ["HTTP/1.1 #{status} #{reasons[status] || "Other"}\r\n", fields, "\r\n"]
   end
 
   defp color, do: System.get_env("BLUEGREEN_COLOR") || "none"

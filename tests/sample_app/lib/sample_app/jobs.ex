@@ -6,7 +6,9 @@ defmodule SampleApp.Jobs do
   use Agent
   require Logger
 
-  def start_link(_), do: Agent.start_link(fn -> if(live?(), do: :running, else: :paused) end, name: __MODULE__)
+  def start_link(_),
+    do: Agent.start_link(fn -> if(live?(), do: :running, else: :paused) end, name: __MODULE__)
+
   def state, do: Agent.get(__MODULE__, & &1)
   def run, do: set(:running)
   def pause, do: set(:paused)

@@ -14,6 +14,24 @@ defmodule SampleApp.Release do
   end
 end
 
+# The default of bluegreen_migrate_command for the release shop: what the Ecto documentation tells to write, and what it returns.
+defmodule Shop.Release do
+  @moduledoc false
+  def migrate do
+    {:ok, _} = Application.ensure_all_started(:p1_pgsql)
+    Application.load(:sample_app)
+    [{:ok, SampleApp.Database.migrate(), []}]
+  end
+
+  @doc "For bluegreen_migrations_command: the versions that have run, one on a line."
+  def migrations do
+    {:ok, _} = Application.ensure_all_started(:p1_pgsql)
+    Application.load(:sample_app)
+    {:ok, versions} = SampleApp.Database.migrated()
+    Enum.each(versions, &IO.puts/1)
+  end
+end
+
 # The default of bluegreen_migrate_command for the release other_app.
 defmodule OtherApp.Release do
   @moduledoc false

@@ -17,6 +17,10 @@ defmodule SampleApp.Websocket do
             :inet.setopts(socket, active: :once)
             loop(socket, buffer <> data, color)
 
+          {:broadcast, text} ->
+            send_frame(socket, 1, text)
+            loop(socket, buffer, color)
+
           {:EXIT, _, _} ->
             close(socket, 1012)
 
@@ -45,10 +49,15 @@ defmodule SampleApp.Websocket do
     :gen_tcp.send(socket, [<<1::1, 0::3, opcode::4>>, length, payload])
   end
 
-  defp frame(<<_::4, opcode::4, 1::1, 126::7, size::16, mask::binary-4, data::binary-size(size), rest::binary>>),
-    do: {:ok, opcode, unmask(data, mask), rest}
+  defp frame(
+         <<_::4, opcode::4, 1::1, 126::7, size::16, mask::binary-4, data::binary-size(size),
+           rest::binary>>
+       ),
+       do: {:ok, opcode, unmask(data, mask), rest}
 
-  defp frame(<<_::4, opcode::4, 1::1, size::7, mask::binary-4, data::binary-size(size), rest::binary>>)
+  defp frame(
+         <<_::4, opcode::4, 1::1, size::7, mask::binary-4, data::binary-size(size), rest::binary>>
+       )
        when size < 126,
        do: {:ok, opcode, unmask(data, mask), rest}
 
