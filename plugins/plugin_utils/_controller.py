@@ -59,6 +59,46 @@ def is_dead(controller):
     return _started(controller.get("pid")) != controller.get("started")
 
 
+# --- when nobody reads what is printed any more -----------------------------------------------------------------------
+#
+# With `| head`, the pipe breaks in the middle of a run. Ansible's thread that collects the results of hosts also prints what their
+# tasks say, and ends at the first OSError (plugins/strategy/__init__.py, results_thread_main): the run waits for ever then.
+
+
+class _Outlives:
+    """A text stream that turns into /dev/null when its reader is gone."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def _attempt(self, method, *args):
+        try:
+            return method(*args)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            # What is in its buffer goes there too.
+            return method(*args)
+
+    def write(self, text):
+        return self._attempt(self._stream.write, text)
+
+    def flush(self):
+        return self._attempt(self._stream.flush)
+
+
+def outlive_reader():
+    """Let this process go on when nobody reads its output any more: it holds locks on hosts, and has to come to its end."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, _Outlives) and hasattr(stream, "fileno"):
+            setattr(sys, name, _Outlives(stream))
+
+
 # --- after Ctrl-C, or a kill -----------------------------------------------------------------------------------------
 #
 # Ansible runs nothing of a playbook any more after Ctrl-C, and nothing at all can run after a kill. So a run that has locked
