@@ -35,9 +35,9 @@ class ActionModule(ActionBase):
         with_clock = args.pop("with_clock", False)
         began = time.monotonic()
         result = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
-        if state == "present" and not result.get("ok") and result.get("lock") and not self._task.check_mode:
-            if _controller.is_dead(result["lock"].get("controller")):
-                result = self._take_over(args, result, task_vars)
+        refused = state != "absent" and not result.get("ok") and result.get("lock") and not self._task.check_mode
+        if refused and _controller.is_dead(result["lock"].get("controller")):
+            result = (self._take_over if state == "present" else self._break)(args, result, task_vars)
         if state == "present" and result.get("changed") and first and not self._task.check_mode:
             playbooks = context.CLIARGS.get("args") or ()
             _controller.start_companion(folder, run, playbooks, os.path.abspath(_UNLOCK))
@@ -53,14 +53,17 @@ class ActionModule(ActionBase):
             # It holds the lock all the same; whoever comes next says that the host is lost.
             return ""
 
-    def _take_over(self, args, refused, task_vars):
-        held = refused["lock"]
+    def _break(self, args, refused, task_vars):
+        """Break the lock of just this run, which is dead for certain."""
         app = {name: value for name, value in args.items() if name in _host.APP_OPTIONS}
-        broken = self._execute_module(
+        return self._execute_module(
             module_name=_MODULE,
-            module_args={**app, "state": "broken", "run": held["run"], "force": True},
+            module_args={**app, "state": "broken", "run": refused["lock"]["run"], "force": True},
             task_vars=task_vars,
         )
+
+    def _take_over(self, args, refused, task_vars):
+        broken = self._break(args, refused, task_vars)
         if not broken.get("ok"):
             # Its companion may have been quicker.
             return refused if broken.get("lock") else broken

@@ -97,6 +97,9 @@ options:
     description: The preview token that ought to be set, for C(setup_needed). Not looked at without O(expected_files).
     type: str
     default: ''
+  env:
+    description: The user's variables, packed by the P(beamops.bluegreen.slot_env#filter) filter, for C(wanted).
+    type: str
   with_files:
     description: Tell in C(kept) which files the releases on the host have, for M(beamops.bluegreen.release_install).
     type: bool

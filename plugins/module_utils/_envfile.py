@@ -11,9 +11,11 @@ back the same text; C(tests/unit) and the molecule scenario compare the two.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
+import urllib.parse
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
 
@@ -187,22 +189,79 @@ def user_part(env):
     return {name: value for name, value in env.items() if name not in OWNED}
 
 
-def moved(env, color, port, app, state_dir):
-    """The env of a release that goes back to work in another slot: the same values, save what names the slot."""
+def _moved_dir(env, state_dir):
+    """The part that may move, with what lies in the state directory of its slot in another one."""
     former_dir = env["RELEASE_TMP"][: -len("/tmp")] if env.get("RELEASE_TMP", "").endswith("/tmp") else None
     result = user_part(env)
     if former_dir:
         for name in ("HOME", "ERL_CRASH_DUMP"):
             if result.get(name, "").startswith(former_dir):
                 result[name] = state_dir + result[name][len(former_dir) :]
-    result.update(_owned(color, port, app, state_dir))
     return result
+
+
+def moved(env, color, port, app, state_dir):
+    """The env of a release that goes back to work in another slot: the same values, save what names the slot."""
+    return {**_moved_dir(env, state_dir), **_owned(color, port, app, state_dir)}
+
+
+# Hexadecimal digits: of an id, and of what a person is shown of it.
+ID_LENGTH, ID_SHOWN = 12, 4
+
+
+def env_id(env):
+    """The id of a written env, the same in both slots: 12 hexadecimal digits, of which 4 are shown. V('') for an empty env.
+
+    It tells nothing of the values: the cookie of the app, 48 random characters that only the host knows, is hashed with them.
+    """
+    if not env:
+        return ""
+    return hashlib.sha256(render(_moved_dir(env, "")).encode("utf-8", "surrogatepass")).hexdigest()[:ID_LENGTH]
+
+
+def changes(before, after):
+    """Names of the variables in which one env differs from another: {"added", "removed", "changed"}, sorted. Never values."""
+    old, new = _moved_dir(before, ""), _moved_dir(after, "")
+    return {
+        "added": sorted(set(new) - set(old)),
+        "removed": sorted(set(old) - set(new)),
+        "changed": sorted(name for name in set(old) & set(new) if old[name] != new[name]),
+    }
+
+
+def _secrets(env):
+    """(value, name) of all that must not be shown, longest first: the values, and the password in a URL."""
+    found = []
+    for name, value in env.items():
+        if name in OWNED or name in ("HOME", "ERL_CRASH_DUMP", "PHX_HOST", "LANG") or _PLAIN.match(value):
+            continue
+        found.append((value, name))
+        # A driver shows the parts of DATABASE_URL rather than the whole.
+        password = re.match(r"[a-z][a-z0-9+.-]*://[^/@:]*:([^/]+)@", value)
+        if password:
+            parts = (password.group(1), urllib.parse.unquote(password.group(1)))
+            found += [(part, name) for part in parts if not _PLAIN.match(part)]
+    return sorted(found, key=lambda item: -len(item[0]))
+
+
+_BYTES = re.compile(r"<<(\d{1,3}(?:,\d{1,3}){3,})>>")
+
+
+def readable(text):
+    """A text of Erlang's with its binaries as text: an exception in runtime.exs is logged as C(<<101,110,118,...>>)."""
+
+    def decoded(found):
+        try:
+            return json.dumps(bytes(map(int, found.group(1).split(","))).decode("utf-8"), ensure_ascii=False)
+        except ValueError:
+            return found.group(0)
+
+    return _BYTES.sub(decoded, text)
 
 
 def redact(text, env):
     """Take the values of an env out of a text (a log, an answer) and put the names there instead."""
-    for name, value in sorted(env.items(), key=lambda item: -len(item[1])):
-        if name in OWNED or name in ("HOME", "ERL_CRASH_DUMP", "PHX_HOST", "LANG") or _PLAIN.match(value):
-            continue
+    text = readable(text)
+    for value, name in _secrets(env):
         text = text.replace(value, f"<{name}>")
     return text

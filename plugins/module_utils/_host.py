@@ -11,6 +11,7 @@ import grp
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -205,12 +206,53 @@ class App:
         except FileNotFoundError:
             return 0
 
-    def former_env(self, release):
-        """The env of a release that was live and has lost its slot to a later deploy."""
-        return f"{self.root}/former/{release}.env"
+    def former_env(self, release, env):
+        """The env file of what was live and has lost its slot to a later deploy.
+
+        :param env: its id; V('') for the one file of a release that an older version of this collection kept.
+        """
+        return f"{self.root}/former/{release}.{env}.env" if env else f"{self.root}/former/{release}.env"
+
+    def former_envs(self):
+        """What was live, has lost its slot, and could be put into one again: {"release", "env"} for each file of V(former_env)."""
+        try:
+            names = os.listdir(f"{self.root}/former")
+        except (FileNotFoundError, PermissionError):
+            return []
+        found = []
+        for name in sorted(name[: -len(".env")] for name in names if name.endswith(".env")):
+            try:
+                release, _dot, env = name.rpartition(".")
+                found.append({"release": _rules.check_release(release), "env": _rules.check_env_id(env)})
+            except Refused:
+                # An older version of this collection kept one for each release.
+                found.append({"release": name, "env": ""})
+        return found
 
     def migrations_file(self, release):
         return f"{self.root}/former/{release}.migrations"
+
+    def proven(self, color):
+        """There once something in a slot was proven healthy, until the slot is empty again: without it nginx sends nobody there."""
+        return f"{self.slot(color)}/proven"
+
+    def wanted_site(self):
+        """How the site is to be reached: {"listen", "tls_listen", "domain"}."""
+        return {"listen": self.listen, "tls_listen": self.tls_listen, "domain": self.domain}
+
+    def has_site(self):
+        return os.path.exists(f"{self.nginx_conf_dir}/conf.d/{self.name}.conf")
+
+    def site(self):
+        """How the site is reached now, as V(wanted_site): what is wanted may not be installed yet."""
+        text = read_text(f"{self.nginx_conf_dir}/conf.d/{self.name}.conf") or ""
+        listens = re.findall(r"^\s*listen ([0-9.:]+)( ssl)?\b", text, re.MULTILINE)
+        domain = re.search(r"^\s*server_name ([^\s;]+)", text, re.MULTILINE)
+        plain, encrypted = [one for one, ssl_ in listens if not ssl_], [one for one, ssl_ in listens if ssl_]
+        if not listens or not domain:
+            return self.wanted_site()
+        tls = encrypted[0] if encrypted else ""
+        return {"listen": (plain or [self.listen])[0], "tls_listen": tls, "domain": domain.group(1)}
 
     def release_dir(self, release):
         return f"{self.releases}/{release}"
@@ -234,7 +276,7 @@ class App:
         return color
 
     def held(self, color):
-        """What a slot holds: {"release", "sha256"}, or V(None)."""
+        """What a slot holds: {"release", "env", "sha256"}, or V(None)."""
         try:
             target = os.readlink(f"{self.slot(color)}/release")
         except FileNotFoundError:
@@ -242,7 +284,7 @@ class App:
         release = os.path.basename(target)
         _rules.check_release(release)
         about = read_json(f"{self.release_dir(release)}/.bluegreen.json") or {}
-        return {"release": release, "sha256": about.get("sha256", "")}
+        return {"release": release, "env": _envfile.env_id(self.env(color)), "sha256": about.get("sha256", "")}
 
     def kept(self):
         """Ids of the releases on this host, newest first by the time they were unpacked."""
@@ -299,6 +341,32 @@ class App:
     def env(self, color):
         """The env a slot's file holds, as a mapping; empty where there is none."""
         return _envfile.parse(read_text(self.env_file(color)) or "")
+
+    def wanted_env(self, color, packed):
+        """The env that a slot would get with the user's variables, packed by the filter C(slot_env), as a mapping."""
+        cookie = (read_text(self.cookie) or "").strip()
+        user = _envfile.unpack(packed)
+        return _envfile.slot_env(user, color, self.ports[color], self.name, self.state_dir(color), cookie, self.domain)
+
+
+def claimed_ports(app):
+    """Sentences if another app of this collection has a port that is wanted: its site sends its visitors there."""
+    found, folder = [], f"{app.nginx_conf_dir}/conf.d"
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    for name in sorted(names):
+        text = read_text(f"{folder}/{name}") if name.endswith(".conf") and name != f"{app.name}.conf" else None
+        if not text or MARK not in text:
+            continue
+        for owner, theirs, port in re.findall(
+            r"^upstream (\w+)-(blue|green) \{\s*server 127\.0\.0\.1:(\d+);", text, re.MULTILINE
+        ):
+            for color in COLORS:
+                if int(port) == app.ports[color]:
+                    found.append(
+                        f"port {port} is of {owner} on this host, for its {theirs}; give {app.name} another "
+                        f"bluegreen_ports.{color}"
+                    )
+    return found
 
 
 def port_conflicts(app, live):
@@ -471,8 +539,9 @@ def http_get(address, port, path, host, timeout=5.0, tls=False, headers=None, si
 
 def through_nginx(app, path, **kwargs):
     """What a visitor of the site gets: an answer of V(http_get)."""
-    address, port = _rules.listen_address(app.tls_listen or app.listen)
-    return http_get(address, port, path, _rules.request_host(app.domain), tls=bool(app.tls_listen), **kwargs)
+    site = app.site()
+    address, port = _rules.listen_address(site["tls_listen"] or site["listen"])
+    return http_get(address, port, path, _rules.request_host(site["domain"]), tls=bool(site["tls_listen"]), **kwargs)
 
 
 def describe(answer):
@@ -484,14 +553,28 @@ def describe(answer):
     return str(answer["status"])
 
 
+# Of an answer that a person is shown.
+_SHOWN_LINES, _SHOWN_WIDTH = 5, 200
+
+
+def first_lines(answer):
+    """The first lines of the body of an answer, indented below what V(describe) says of it; empty where there is none.
+
+    A health path often says in its body what is wrong. Whoever shows this takes the secrets out first.
+    """
+    lines = [line.strip() for line in answer.get("body", "").splitlines() if line.strip()][:_SHOWN_LINES]
+    return "".join(f"\n    {line[:_SHOWN_WIDTH]}" for line in lines)
+
+
 def deployment_id(app):
     """Ask nginx for the live color: (color, None) or (None, why not)."""
     answer = through_nginx(app, "/deployment_id")
     body = answer.get("body", "").strip()
     if answer.get("status") == 200 and body in COLORS:
         return body, None
-    address, port = _rules.listen_address(app.tls_listen or app.listen)
-    return None, f"{describe(answer)} at {address}:{port} for {app.domain}"
+    site = app.site()
+    address, port = _rules.listen_address(site["tls_listen"] or site["listen"])
+    return None, f"{describe(answer)} at {address}:{port} for {site['domain']}"
 
 
 # --- processes, by /proc -------------------------------------------------------------------------------------------------
@@ -634,7 +717,10 @@ def connections(port, sockets=None):
 
 
 def holder_of(port):
-    """Who listens on a port: (pid, command), (None, None) if somebody does that we cannot see, or V(None) if it is free."""
+    """Who listens on a port: (pid, command), (None, None) if somebody does that we cannot see, or V(None) if it is free.
+
+    V(who_listens) has it in words.
+    """
     inodes = set(listening(port))
     if not inodes:
         return None
@@ -642,6 +728,18 @@ def holder_of(port):
         if inodes & set(sockets_of(pid)):
             return pid, (stat_of(pid) or {}).get("command", "?")
     return None, None
+
+
+def who_listens(holder):
+    """What V(holder_of) found, in words, with the unit that a process belongs to."""
+    pid, command = holder
+    if not pid:
+        return "a process that cannot be seen from here"
+    try:
+        unit = re.search(r"/([^/\n]+)\.(?:service|scope)$", read_text(f"/proc/{pid}/cgroup") or "", re.MULTILINE)
+    except OSError:
+        unit = None
+    return f"process {pid} ({command}{f' of {unit.group(1)}' if unit else ''})"
 
 
 def group_of(app_name):

@@ -13,7 +13,14 @@ import json
 import os
 import pwd
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _host, _nginx, _service, _slots
+from ansible_collections.beamops.bluegreen.plugins.module_utils import (
+    _artifact,
+    _envfile,
+    _host,
+    _nginx,
+    _service,
+    _slots,
+)
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import (
     COLORS,
     Refused,
@@ -38,6 +45,7 @@ LOOK_OPTIONS = dict(
     ),
     preview_token=dict(type="str", default="", no_log=True),
     with_files=dict(type="bool", default=False),
+    env=dict(type="str", no_log=True),
 )
 
 
@@ -105,6 +113,33 @@ def foreign(app):
     return found
 
 
+def not_installed(app):
+    """Sentences for what is wanted of the site and is not there yet. It is asked where it is, not where it will be."""
+    wanted, there = app.wanted_site(), app.site()
+    words = {"listen": "bluegreen_listen", "tls_listen": "bluegreen_tls", "domain": "bluegreen_domain"}
+    return [
+        f"{words[name]} ({wanted[name] or 'none'}) is not installed yet: the site has {there[name] or 'none'}; setup.yml, or the "
+        "next deploy, installs it"
+        for name in words
+        if wanted[name] != there[name]
+    ]
+
+
+def taken_ports(app, seen, slots):
+    """Sentences if somebody else listens on a port of a new app, of which no slot holds anything yet."""
+    if any(slot["release"] for slot in slots.values()):
+        return []
+    found = []
+    for color in COLORS:
+        holder = None if seen[color]["pid"] else _host.holder_of(app.ports[color])
+        if holder:
+            found.append(
+                f"port {app.ports[color]} is taken by {_host.who_listens(holder)}; give {app.name} another "
+                f"bluegreen_ports.{color}"
+            )
+    return found
+
+
 def history(app, count):
     """The last operations on this host, oldest first. A damaged line is left out."""
     found = []
@@ -141,11 +176,12 @@ def ask_slots(app, path):
 
 
 def look_at_slot(app, color, facts, params, seen):
+    live = facts["live"] if facts["live"] and app.held(facts["live"]) else None
     held = app.held(color)
     release = held["release"] if held else None
     pid, answer = seen["pid"], seen["answer"]
     slot_facts = facts["slots"][color] or {}
-    if slot_facts.get("release") != release:
+    if not _slots.same(slot_facts, held):
         slot_facts = {}
     journal = _host.read_json(app.journal(color))
     return {
@@ -153,6 +189,10 @@ def look_at_slot(app, color, facts, params, seen):
         "port": app.ports[color],
         "connections": seen["connections"],
         "release": release,
+        "env": held["env"] if held else "",
+        # Names alone; what is live has none to compare with.
+        "env_changes": _envfile.changes(app.env(live), app.env(color)) if held and live not in (None, color) else None,
+        "rolled_back": _slots.is_marked(facts, held),
         "version": release_version(release) if release else None,
         "sha256": held["sha256"] if held else None,
         "deployed_at": slot_facts.get("deployed_at"),
@@ -164,6 +204,14 @@ def look_at_slot(app, color, facts, params, seen):
         "process_release": _service.process_release(app, pid) if pid else None,
         "pending": pending(journal),
     }
+
+
+def wanted(app, packed, info):
+    """What a deploy would bring along: {"env", "env_changes"}, beside what is live."""
+    env = app.wanted_env(info["target"], packed)
+    has_live = info["slots"][info["live"]]["release"]
+    changes = _envfile.changes(app.env(info["live"]), env) if has_live else None
+    return {"env": _envfile.env_id(env), "env_changes": changes}
 
 
 def look(app, params):
@@ -199,7 +247,9 @@ def look(app, params):
         "problems": problems,
         "traffic_unsure": bool(link and nginx_says and nginx_says != link)
         or (link is None and _host.is_link(app.live)),
-        "refusals": _host.port_conflicts(app, link) + foreign(app),
+        "refusals": _host.port_conflicts(app, link) + _host.claimed_ports(app) + foreign(app),
+        "not_installed": not_installed(app),
+        "no_site": not app.has_site(),
         "rolled_back": facts["rolled_back"],
         "history": past[-params["history"] :] if params["history"] > 0 else [],
         "last_run": last_run(past[-50:]),
@@ -211,10 +261,15 @@ def look(app, params):
         "nginx_version": nginx_version,
         "is_root": os.geteuid() == 0,
     }
+    info["wanted"] = wanted(app, params["env"], info) if params["env"] and _host.read_text(app.cookie) else None
+    if params["expected_files"] and not info["refusals"]:
+        # Before anything is set up: a site would send its visitors to whoever that is.
+        info["refusals"] += taken_ports(app, seen, slots)
     info["disagreements"] = _slots.disagreements(info)
     info["migrate"] = _slots.migrate_color(info)
     try:
-        info["rollback"] = _slots.rollback_target(facts, info["releases"])
+        there = [one for one in app.former_envs() if one["release"] in info["releases"]]
+        info["rollback"] = _slots.rollback_target(facts, there)
     except Refused as error:
         info["rollback"] = {"refused": str(error)}
     return info

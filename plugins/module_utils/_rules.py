@@ -23,6 +23,7 @@ _DOMAIN = re.compile(r"\A(\*\.)?(" + _LABEL + r"\.)*" + _LABEL + r"\Z")
 _PATH = re.compile(r"\A/[A-Za-z0-9._/-]*\Z")
 _VERSION = re.compile(r"\A[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}\Z")
 _RELEASE = re.compile(r"\A([0-9A-Za-z][0-9A-Za-z.+_-]{0,63})-([0-9a-f]{8})\Z")
+_ENV_ID = re.compile(r"\A([0-9a-f]{12})?\Z")
 _CHECKSUM = re.compile(r"\Asha256:([0-9a-f]{64})\Z")
 _URL = re.compile(r"\Ahttps?://[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%-]+\Z")
 # Without $ ; ' " and \: nginx would read more than a path, and a path stands in its configuration.
@@ -126,6 +127,13 @@ def check_version(value):
 def check_release(value):
     if not isinstance(value, str) or not _RELEASE.match(value):
         raise Refused(f"release is {_text(value)!r}: <version>-<first 8 of its sha256> is allowed")
+    return value
+
+
+def check_env_id(value):
+    """The id of an environment, or V('') where it is not known: a host that an older version of this collection deployed to."""
+    if not isinstance(value, str) or not _ENV_ID.match(value):
+        raise Refused(f"environment is {_text(value)!r}: an id of 12 hexadecimal digits is allowed")
     return value
 
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _rules
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _host, _rules
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
 
 # Commands of bin/<app> that carry a slot's environment and are not the slot's process.
@@ -40,20 +40,25 @@ def as_app_user(app):
 
 
 def run(argv, timeout=60.0, **kwargs):
-    """Run a program: (exit status, its stdout and stderr together)."""
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout,
-            check=False,
-            **kwargs,
-        )
-    except subprocess.TimeoutExpired:
-        raise Failure(f"{os.path.basename(argv[0])} {argv[1]} did not end within {timeout:g} s") from None
-    return done.returncode, done.stdout.decode("utf-8", "replace")
+    """Run a program: (exit status, its stdout and stderr together).
+
+    Raises: Failure, with all that it said as C(output), if it takes longer than V(timeout) seconds. Whatever it started is ended too:
+    the VM of a migration that hangs would go on and hold its lock in the database.
+    """
+    kwargs = {"start_new_session": True, **kwargs}
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs
+    ) as process:
+        try:
+            output, _none = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _none = process.communicate()
+            raise Failure(
+                f"{os.path.basename(argv[0])} {argv[1]} did not end within {timeout:g} s",
+                output=output.decode("utf-8", "replace"),
+            ) from None
+    return process.returncode, output.decode("utf-8", "replace")
 
 
 class Systemd:
@@ -330,9 +335,10 @@ def must_be_ready(app, color, params):
     pid = service(app, color).pid()
     answer = answers(app, color, pid, path) if pid else {"error": "it does not run"}
     if answer.get("status") != params["health_status"]:
+        said = _envfile.redact(_host.first_lines(answer), app.env(color))
         raise Failure(
             f"{color} ({release}) is not healthy: GET {path} on port {app.ports[color]}: {_host.describe(answer)}; "
-            "see status.yml, and deploy.yml starts it again"
+            f"see status.yml, and deploy.yml starts it again{said}"
         )
     return release
 
@@ -346,15 +352,15 @@ def wait_until_healthy(slot_service, path, expected, timeout):
     app, color = slot_service.app, slot_service.color
     started = time.monotonic()
     slot_service.watch()
-    good, redirects, last, pause, first_pid = 0, 0, "it has not answered yet", 0.05, None
+    good, redirects, last, said, pause, first_pid = 0, 0, "it has not answered yet", "", 0.05, None
     while True:
         pid, died = slot_service.seen()
         first_pid = first_pid or pid
         if died or (first_pid and pid != first_pid):
-            raise Failure(f"{color} exited while it started; last answer: {last}")
+            raise Failure(f"{color} exited while it started; last answer: {last}{said}")
         if pid:
             answer = answers(app, color, pid, path, max(0.2, min(5.0, timeout)))
-            last = _host.describe(answer)
+            last, said = _host.describe(answer), _host.first_lines(answer)
             good = good + 1 if answer.get("status") == expected else 0
             # A redirect is an answer on purpose; waiting longer will not change it.
             redirects = redirects + 1 if answer.get("location") and not good else 0
@@ -367,6 +373,8 @@ def wait_until_healthy(slot_service, path, expected, timeout):
                 )
         # One good answer in time is enough to wait for the second.
         if time.monotonic() - started > timeout and not good:
-            raise Failure(f"{color} was not healthy within {timeout} s: GET {path} on port {app.ports[color]}: {last}")
+            raise Failure(
+                f"{color} was not healthy within {timeout} s: GET {path} on port {app.ports[color]}: {last}{said}"
+            )
         time.sleep(0.1 if good else pause)
         pause = min(0.5, pause * 1.15)

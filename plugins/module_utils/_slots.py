@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import (
     COLORS,
     Refused,
+    check_env_id,
     check_release,
     other,
     release_version,
@@ -25,6 +27,26 @@ _REMEMBERED = 10
 
 def empty_facts():
     return {"live": None, "previous": None, "slots": {"blue": None, "green": None}, "was_live": [], "rolled_back": []}
+
+
+def same(one, two):
+    """Whether two things are one release under one environment: what a slot holds, what was live, what was rolled back from.
+
+    An empty environment stands for any: facts that an older version of this collection wrote do not name it, and what was rolled back
+    from in favour of another release is bad under any.
+    """
+    if not one or not two or one["release"] != two["release"]:
+        return False
+    return not one.get("env") or not two.get("env") or one["env"] == two["env"]
+
+
+def is_marked(facts, held):
+    """Whether what a slot holds was rolled back from."""
+    return any(same(mark, held) for mark in facts["rolled_back"])
+
+
+def _parse_pair(found):
+    return {"release": check_release(found["release"]), "env": check_env_id(found.get("env") or "")}
 
 
 def parse_facts(text):
@@ -41,53 +63,71 @@ def parse_facts(text):
         for color in COLORS:
             slot = (found.get("slots") or {}).get(color)
             if slot:
-                check_release(slot["release"])
-                facts["slots"][color] = {name: str(slot[name]) for name in slot}
+                facts["slots"][color] = {**{name: str(slot[name]) for name in slot}, **_parse_pair(slot)}
         for entry in found.get("was_live") or ([found["previous"]] if found.get("previous") else []):
-            check_release(entry["release"])
             if entry["color"] not in COLORS:
                 raise ValueError("a former color is neither blue nor green")
-            facts["was_live"].append({"color": entry["color"], "release": entry["release"]})
-        facts["rolled_back"] = [check_release(release) for release in found.get("rolled_back") or []]
+            facts["was_live"].append({"color": entry["color"], **_parse_pair(entry)})
+        for mark in found.get("rolled_back") or []:
+            # Older versions of this collection wrote the release alone.
+            facts["rolled_back"].append(_parse_pair(mark if isinstance(mark, dict) else {"release": mark}))
         return _with_previous(facts), None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return empty_facts(), f"the facts file cannot be read ({error})"
 
 
-def _entry(release, sha256, at):
-    entry = {"version": release_version(release), "release": release, "sha256": sha256 or ""}
+def _entry(held, at):
+    entry = {
+        "version": release_version(held["release"]),
+        "release": held["release"],
+        "env": held.get("env") or "",
+        "sha256": held.get("sha256") or "",
+    }
     if at:
         entry["deployed_at"] = at
     return entry
 
 
-def after_deploy(facts, color, release, sha256, at):
-    """Facts once a slot holds a (new) release. V(None) as release: the slot holds nothing."""
+def after_deploy(facts, color, held, at):
+    """Facts once a slot holds something new.
+
+    :param held: {"release", "env", "sha256"}, or V(None) where the slot holds nothing.
+    """
     facts = json.loads(json.dumps(facts))
-    facts["slots"][color] = _entry(release, sha256, at) if release else None
-    if release and facts["live"] == color:
+    facts["slots"][color] = _entry(held, at) if held else None
+    if held and facts["live"] == color:
         # The very first deploy goes to the live slot and so needs no promote.
         facts["slots"][color]["promoted_at"] = at
     return _with_previous(facts)
 
 
-def ways_back(facts):
-    """Of what was live, newest first, that which a rollback may go to: {"color", "release"}.
+def after_consent(facts, color):
+    """Facts once somebody has deployed again what was rolled back from, and meant it: it may be promoted like any other."""
+    facts = json.loads(json.dumps(facts))
+    slot = facts["slots"][color]
+    facts["rolled_back"] = [mark for mark in facts["rolled_back"] if not same(mark, slot)]
+    if slot and color != facts["live"]:
+        # It waits to be promoted, also where the slot held it all the time.
+        slot.pop("promoted_at", None)
+    return _with_previous(facts)
 
-    Nothing that was rolled back from, however often it was live before that. What is live is no way back from itself, unless it
-    is in the other slot as it was when it was live: under another env.
+
+def ways_back(facts):
+    """Of what was live, newest first, that which a rollback may go to: {"color", "release", "env"}.
+
+    Nothing that was rolled back from, however often it was live before that, and not what is live itself: the same release under
+    another environment is something else.
     """
     live, idle = (facts["slots"].get(color) or {} for color in (facts["live"], other(facts["live"] or COLORS[0])))
     return [
         entry
         for entry in facts["was_live"]
-        if entry["release"] not in facts["rolled_back"]
-        and (entry["release"] != live.get("release") or _was_live_in(idle, entry["release"]))
+        if not is_marked(facts, entry) and (not same(entry, live) or _was_live_in(idle, entry))
     ]
 
 
-def _was_live_in(slot, release):
-    return bool(slot) and slot["release"] == release and bool(slot.get("promoted_at"))
+def _was_live_in(slot, entry):
+    return bool(slot) and same(slot, entry) and bool(slot.get("promoted_at"))
 
 
 def _with_previous(facts):
@@ -110,21 +150,23 @@ def after_switch(facts, to, kind, at):
         # It was live, even if the run that made it so could not write that down.
         left_slot.setdefault("promoted_at", left_slot.get("deployed_at") or at)
     if kind == "rollback":
-        # From one env of a release to another of the same: it is not the release that was left.
-        if left_slot and (not gone_to or gone_to["release"] != left_slot["release"]):
-            facts["rolled_back"] = ([left_slot["release"]] + facts["rolled_back"])[:_REMEMBERED]
+        if left_slot and not (gone_to and same(gone_to, left_slot)):
+            # From one environment of a release to another of the same, it is not the release that was bad.
+            same_release = gone_to and gone_to["release"] == left_slot["release"]
+            mark = {"release": left_slot["release"], "env": left_slot["env"] if same_release else ""}
+            others = [one for one in facts["rolled_back"] if one != mark]
+            facts["rolled_back"] = [mark, *others][:_REMEMBERED]
         # Not always the top: what was rolled back from before may lie there.
-        releases = [entry["release"] for entry in past]
-        reached = releases.index(gone_to["release"]) if gone_to and gone_to["release"] in releases else 0
+        reached = next((index for index, entry in enumerate(past) if same(entry, gone_to)), 0)
         past = past[reached + 1 :]
     elif left_slot and left != to:
-        past = [{"color": left, "release": left_slot["release"]}] + past
+        past = [{"color": left, "release": left_slot["release"], "env": left_slot["env"]}] + past
     if gone_to:
         gone_to["promoted_at"] = at
-        # What is live is not a way back; the same release under another env is.
-        past = [entry for entry in past if entry != {"color": to, "release": gone_to["release"]}]
+        # What is live is not a way back; the same release under another environment is.
+        past = [entry for entry in past if entry["color"] != to or not same(entry, gone_to)]
         if kind != "rollback":
-            facts["rolled_back"] = [release for release in facts["rolled_back"] if release != gone_to["release"]]
+            facts["rolled_back"] = [mark for mark in facts["rolled_back"] if not same(mark, gone_to)]
     facts["was_live"] = past[:_REMEMBERED]
     facts["live"] = to
     return _with_previous(facts)
@@ -134,14 +176,16 @@ def reconcile(facts, link, held, switch, at):
     """Bring the facts up to what the symlinks say: a run may have died between the rename and the facts.
 
     :param link: the color that C(live) points to, or V(None).
-    :param held: color to {"release", "sha256"} of what each slot holds, or V(None).
+    :param held: color to {"release", "env", "sha256"} of what each slot holds, or V(None).
     :param switch: the journal of the last switch: {"from", "to", "kind", …}, or V(None).
     """
     facts = json.loads(json.dumps(facts))
     for color in COLORS:
         known, real = facts["slots"][color], held.get(color)
-        if (known or {}).get("release") != (real or {}).get("release"):
-            facts["slots"][color] = _entry(real["release"], real.get("sha256"), None) if real else None
+        if known and real and same(known, real):
+            known["env"] = known["env"] or real.get("env") or ""
+        elif known or real:
+            facts["slots"][color] = _entry(real, None) if real else None
     if facts["live"] is None:
         facts["live"] = link
     if link is None or facts["live"] == link:
@@ -149,11 +193,10 @@ def reconcile(facts, link, held, switch, at):
     if switch and switch.get("from") == link and switch.get("to") == facts["live"]:
         # The switch was taken back: the facts before it are true again, save what the slots hold by now.
         before = switch["facts"]["slots"]
-        same = {
-            color: (before[color] or {}).get("release") == (facts["slots"][color] or {}).get("release")
+        slots = {
+            color: before[color] if same(before[color], facts["slots"][color]) else facts["slots"][color]
             for color in COLORS
         }
-        slots = {color: before[color] if same[color] else facts["slots"][color] for color in COLORS}
         return {**switch["facts"], "slots": slots}
     cut_short = switch and switch.get("to") == link and switch.get("from") == facts["live"]
     return after_switch(facts, link, switch["kind"] if cut_short else "promote", at)
@@ -175,29 +218,34 @@ def counts(slot):
 
 
 def rollback_target(facts, kept):
-    """Where a rollback goes: {"release", "color", "take"}; V(take) when the release has to go into the slot again.
+    """Where a rollback goes: {"release", "env", "color", "take"}; V(take) when both have to go into the slot again.
 
-    :param kept: ids of the releases that are unpacked on the host.
+    :param kept: what can be put into a slot again, as {"release", "env"}: the release is unpacked, and its environment is there.
     """
     color = other(facts["live"])
     candidates = ways_back(facts)
     for entry in candidates:
-        release = entry["release"]
-        if _was_live_in(facts["slots"][color], release):
-            return {"release": release, "color": color, "take": False}
-        if release in kept:
-            return {"release": release, "color": color, "take": True}
+        goal = {"release": entry["release"], "env": entry["env"], "color": color}
+        if _was_live_in(facts["slots"][color], entry):
+            return {**goal, "env": facts["slots"][color]["env"], "take": False}
+        if {"release": entry["release"], "env": entry["env"]} in kept:
+            return {**goal, "take": True}
     if candidates:
-        raise Refused(
-            f"{candidates[0]['release']} was live before, but is no longer kept on this host; deploy it again"
-        )
+        raise Refused(f"{named(candidates[0])} was live before, but is no longer kept on this host; deploy it again")
     raise Refused("nothing was live before the present release, so there is nothing to go back to")
+
+
+def named(held):
+    """What a slot holds, as a person reads it: release, and the beginning of the id of its environment."""
+    if not held or not held.get("release"):
+        return "nothing"
+    return held["release"] + (f" env {held['env'][: _envfile.ID_SHOWN]}" if held.get("env") else "")
 
 
 def migrate_color(info):
     """Which slot's release migrates: the idle one if it holds something deployed after the live one, else the live one."""
     live, idle = info["slots"][info["live"]], info["slots"][info["idle"]]
-    if idle["release"] in info["rolled_back"]:
+    if idle["rolled_back"]:
         return info["live"]
     if idle["release"] and (not live["release"] or (idle["deployed_at"] or "") > (live["deployed_at"] or "")):
         return info["idle"]
@@ -211,7 +259,10 @@ def disagreements(info):
     if link is None:
         return found
     if answer is None:
-        found.append(f"nginx does not tell the live color: {info['deployment_id_error']}")
+        missing = "nginx has no site of this app yet; setup.yml, or the next deploy, installs it"
+        found.append(
+            missing if info["no_site"] else f"nginx does not tell the live color: {info['deployment_id_error']}"
+        )
     elif answer != link:
         found.append(f"/deployment_id says {answer}, the live symlink says {link}")
     if facts["live"] != link and (facts["live"] or info["slots"][link]["release"]):
@@ -224,6 +275,11 @@ def disagreements(info):
         elif known != slot["release"]:
             found.append(
                 f"{color}: the facts file says {known or 'empty'}, the slot holds {slot['release'] or 'nothing'}"
+            )
+        elif slot["release"] and not same(facts["slots"][color], slot):
+            found.append(
+                f"{color}: the facts file says {named(facts['slots'][color])}, the slot holds {named(slot)}; "
+                "somebody edited its environment, and the next deploy to it does away with that"
             )
         if slot["running"] and slot["process_release"] and slot["process_release"] != slot["release"]:
             found.append(f"{color}: the process runs {slot['process_release']}, the slot holds {slot['release']}")

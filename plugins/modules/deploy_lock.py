@@ -81,6 +81,12 @@ options:
     description: With O(confirm), the versions of the migrations that have run, to be noted with the release of the slot.
     type: list
     elements: str
+  consent:
+    description:
+      - With O(confirm), that what the slot holds was meant, though it was rolled back from. It may be promoted like any other then.
+    type: bool
+    default: false
+    version_added: 0.2.0
   keep_releases:
     description:
       - For V(absent), how many releases to keep beside those in slots and the last one that was live. Without it none is removed.
@@ -179,13 +185,13 @@ def read(app):
 
 
 def where_it_stands(app):
-    """What is live now: {"color", "release"}, for the history."""
+    """What is live now: {"color", "release", "env"}, for the history."""
     try:
         color = app.link()
         held = app.held(color) if color else None
     except (_host.Failure, Refused):
-        return {"color": None, "release": None}
-    return {"color": color, "release": held["release"] if held else None}
+        return {"color": None, "release": None, "env": None}
+    return {"color": color, "release": held["release"] if held else None, "env": held["env"] if held else None}
 
 
 def write_down(app, lock, result, why):
@@ -282,7 +288,11 @@ def let_go(app, params, check):
             do(f"confirm {release} in {color}", _host.forget_former, app, color)
         if migrations is not None and migrations != _host.read_json(app.migrations_file(release)):
             do(f"note {len(migrations)} migrations of {release}", note_migrations, app, release, migrations)
-        if not check and app.write_facts(app.facts()):
+        facts = app.facts()
+        if params["consent"] and _slots.is_marked(facts, facts["slots"][color]):
+            facts = _slots.after_consent(facts, color)
+            do(f"forget that {release} was rolled back from", app.write_facts, facts)
+        elif not check and app.write_facts(facts):
             actions.append("write the facts")
     if params["keep_releases"] is None:
         return actions
@@ -293,6 +303,9 @@ def let_go(app, params, check):
         protected.add(((_host.read_json(app.journal(slot)) or {}).get("former") or {}).get("release"))
     for one in _slots.prune(app.kept(), protected, params["keep_releases"]):
         do(f"remove {one}", remove_release, app, one)
+    for one in app.former_envs():
+        if not any(_slots.same(one, entry) for entry in facts["was_live"]):
+            do(f"remove the former environment {_slots.named(one)}", _host.remove, app.former_env(**one))
     return actions
 
 
@@ -306,7 +319,9 @@ def remove_release(app, release):
     doomed = f"{app.releases}/.removing.{os.getpid()}"
     os.rename(app.release_dir(release), doomed)
     _host.remove_tree(doomed)
-    _host.remove(app.former_env(release))
+    for one in app.former_envs():
+        if one["release"] == release:
+            _host.remove(app.former_env(**one))
     _host.remove(app.migrations_file(release))
 
 
@@ -368,6 +383,7 @@ def main():
             with_clock=dict(type="bool", default=False),
             confirm=dict(type="str", choices=["blue", "green"]),
             migrations=dict(type="list", elements="str"),
+            consent=dict(type="bool", default=False),
             keep_releases=dict(type="int"),
             stale_after=dict(type="int", default=1800),
             force=dict(type="bool", default=False),

@@ -137,6 +137,11 @@ def make_folders(app):
     for folder in (app.canary("blue"), app.canary("green"), os.path.dirname(app.maintenance)):
         os.makedirs(folder, mode=0o755, exist_ok=True)
     os.makedirs(app.preview, mode=0o711, exist_ok=True)
+    for color in _rules.COLORS:
+        # Deployed by an older version of this collection, whose site did not ask for that.
+        journal = _host.read_json(app.journal(color))
+        if app.held(color) and (not journal or journal["former"]["release"]) and not os.path.exists(app.proven(color)):
+            _host.write_file(app.proven(color), "", 0o644)
     if not os.path.exists(app.maintenance_page):
         _host.write_file(app.maintenance_page, DEFAULT_PAGE, 0o644)
 

@@ -68,13 +68,14 @@ deployment_id_error:
   type: str
   returned: success
 previous:
-  description: Color and release that were live before the present one; null if there is nothing to go back to.
+  description: Color, release and C(env) that were live before the present one; null if there is nothing to go back to.
   type: dict
   returned: success
 slots:
   description:
     - What each slot holds and does, by color.
-    - Each has C(release), C(version), C(sha256), C(deployed_at), C(promoted_at), C(port), C(connections), C(running), C(pid),
+    - Each has C(release), C(env) (the id of its environment), C(env_changes) (names of the variables that are C(added), C(removed) and
+      C(changed) beside what is live), C(rolled_back), C(version), C(sha256), C(deployed_at), C(promoted_at), C(port), C(connections), C(running), C(pid),
       C(healthy), C(health) (the answer in words), C(process_release) (what the process really runs) and C(pending) (a deploy that is
       not confirmed, or null).
   type: dict
@@ -106,8 +107,8 @@ traffic_unsure:
   returned: success
 rollback:
   description:
-    - Where a rollback goes, with C(release), C(color), and C(take), which is true if the slot has been reused since and the
-      release has to go into it again.
+    - Where a rollback goes, with C(release), C(env), C(color), and C(take), which is true if the slot has been reused since and
+      both have to go into it again.
     - Has C(refused), a sentence, when there is nothing to go back to.
   type: dict
   returned: success
@@ -134,9 +135,13 @@ migrations:
   type: dict
   returned: success
 rolled_back:
-  description: Releases that were rolled back from.
+  description: What was rolled back from, each with C(release) and C(env), which is empty where the release is bad under any.
   type: list
-  elements: str
+  elements: dict
+  returned: success
+wanted:
+  description: With O(env), the id of the environment that a deploy would bring (C(env)), and C(env_changes) as in RV(slots).
+  type: dict
   returned: success
 canary:
   description: Percent of the visitors that get the idle slot.
@@ -145,6 +150,15 @@ canary:
 maintenance:
   description: Whether maintenance is on.
   type: bool
+  returned: success
+no_site:
+  description: True where nginx has no site of this app yet.
+  type: bool
+  returned: success
+not_installed:
+  description: Sentences for what is wanted of the site (address, TLS, domain) and is not installed yet.
+  type: list
+  elements: str
   returned: success
 setup_needed:
   description: Paths that set-up would create or change.

@@ -47,8 +47,13 @@ options:
   env:
     description:
       - The user's variables, packed by the P(beamops.bluegreen.slot_env#filter) filter.
-      - Without it, V(deployed) brings back the environment that the release had when it was live.
+      - Without it, V(deployed) brings back an environment that the release was live with, O(env_id).
     type: str
+  env_id:
+    description: Id of the former environment that V(deployed) brings back, as RV(env) told it.
+    type: str
+    default: ''
+    version_added: 0.2.0
   run:
     description: Name of the run, kept with the former content.
     type: str
@@ -98,6 +103,10 @@ seconds:
   returned: when the slot was started
 release:
   description: Release that the slot holds now.
+  type: str
+  returned: success
+env:
+  description: Id of the environment that the slot has now. It tells nothing of the values.
   type: str
   returned: success
 color:
@@ -166,15 +175,15 @@ class Slot:
         if release:
             _host.write_link(self.link, f"../../releases/{release}")
         else:
+            _host.remove(self.app.proven(self.color))
             _host.remove(self.link)
 
     def write_env(self, text):
         _host.write_file(self.env_file, text, 0o640, _host.group_of(self.app.name))
 
-    def write_facts(self, release, sha256, at):
+    def write_facts(self):
         """Facts for a slot whose content changed."""
-        facts = _slots.after_deploy(self.app.facts(), self.color, release, sha256, at)
-        self.app.write_facts(facts)
+        self.app.write_facts(_slots.after_deploy(self.app.facts(), self.color, self.app.held(self.color), _host.now()))
 
     def wait(self):
         params = self.params
@@ -184,13 +193,19 @@ class Slot:
         """Start and prove. Returns seconds."""
         holder = _host.holder_of(self.app.ports[self.color])
         if holder:
-            who = f"process {holder[0]} ({holder[1]})" if holder[0] else "a process that cannot be seen from here"
             raise Failure(
-                f"port {self.app.ports[self.color]} of {self.color} is taken by {who}, which is not this slot; "
-                "stop that, or choose other bluegreen_ports"
+                f"port {self.app.ports[self.color]} of {self.color} is taken by {_host.who_listens(holder)}, which is not this "
+                f"slot; give the slot another bluegreen_ports.{self.color}"
             )
         self.service.start()
-        return self.wait()
+        seconds = self.wait()
+        self.mark_proven()
+        return seconds
+
+    def mark_proven(self):
+        """From now on nginx may send somebody here."""
+        if not os.path.exists(self.app.proven(self.color)):
+            _host.write_file(self.app.proven(self.color), "", 0o644)
 
     def stop(self):
         # Whoever is sent here would get an error now, and then a release that nobody has proven.
@@ -221,14 +236,10 @@ class Slot:
         """Text of the env file for O(release) in a slot."""
         app, params = self.app, self.params
         if params["env"] is not None:
-            cookie = (_host.read_text(app.cookie) or "").strip()
-            if not cookie and not self.check:
+            if not _host.read_text(app.cookie) and not self.check:
                 raise Failure(f"{app.cookie} is missing; run setup.yml")
-            user = _envfile.unpack(params["env"])
-            return _envfile.render(
-                _envfile.slot_env(user, color, app.ports[color], app.name, app.state_dir(color), cookie, app.domain)
-            )
-        former = _host.read_text(app.former_env(params["release"]))
+            return _envfile.render(app.wanted_env(color, params["env"]))
+        former = _host.read_text(app.former_env(params["release"], _rules.check_env_id(params["env_id"])))
         if former is None:
             raise Failure(f"the environment that {params['release']} had when it was live is gone; deploy it again")
         return _envfile.render(
@@ -253,7 +264,7 @@ class Slot:
             result = self.started()
             if self.journal and not self.check:
                 # The run that put it there died before it could say so. What it took is this run's now, to confirm or give back.
-                self.write_facts(release, self.held["sha256"], _host.now())
+                self.write_facts()
                 if params["run"]:
                     self.journal["run"] = params["run"]
                     _host.write_json(self.journal_file, self.journal)
@@ -268,18 +279,20 @@ class Slot:
         if running:
             self.actions.append(f"stop {self.color} ({self.release})")
         self.actions += [f"put {release} into {self.color}", f"start {self.color}"]
+        env = _envfile.parse(text)
         diff = {
-            "before": {"release": self.release or "nothing", "env": names(_host.read_text(self.env_file))},
-            "after": {"release": release, "env": names(text)},
+            "before": shown(self.release, self.app.env(self.color)),
+            "after": shown(release, env),
         }
+        result = {"changed": True, "diff": diff, "release": release, "env": _envfile.env_id(env)}
         if self.check:
-            return {"changed": True, "diff": diff, "release": release}
+            return result
         try:
             seconds = self.take(release, text, running)
         except (Failure, OSError) as error:
             raise self.give_back(error) from None
-        self.write_facts(release, self.app.held(self.color)["sha256"], _host.now())
-        return {"changed": True, "diff": diff, "release": release, "seconds": seconds, "run": params["run"]}
+        self.write_facts()
+        return {**result, "seconds": seconds, "run": params["run"]}
 
     def settle(self, live):
         """A deploy to the slot that is live by now was cut short before it was confirmed: what serves, stays."""
@@ -300,7 +313,7 @@ class Slot:
                 if (slot_facts or {}).get("promoted_at"):
                     # It was live: a rollback may want it after this slot has been taken for something else.
                     os.makedirs(f"{self.app.root}/former", mode=0o700, exist_ok=True)
-                    _host.write_hard_link(self.env_file, self.app.former_env(self.release))
+                    _host.write_hard_link(self.env_file, self.app.former_env(self.release, self.held["env"]))
                 _host.write_hard_link(self.env_file, self.former_env)
         self.journal = {"run": self.params["run"], "at": _host.now(), "release": release, "former": former}
         _host.write_json(self.journal_file, self.journal)
@@ -360,6 +373,8 @@ class Slot:
         if pid:
             answer = _service.answers(self.app, self.color, pid, self.params["health_path"])
             if answer.get("status") == self.params["health_status"]:
+                if not self.check:
+                    self.mark_proven()
                 if self.service.is_enabled():
                     return {"release": self.release}
                 # Started by a run that died before it could make that last over a reboot.
@@ -415,15 +430,16 @@ class Slot:
         return {"changed": True, "release": self.release}
 
 
-def names(env_text):
-    """What of an env may be shown: the names."""
-    return sorted(_envfile.parse(env_text or ""))
+def shown(release, env):
+    """What a slot holds, as a diff may show it: of the environment its id and the names in it."""
+    return {"release": release or "nothing", "env": _envfile.env_id(env)[: _envfile.ID_SHOWN], "names": sorted(env)}
 
 
 def work(module, app):
     slot = Slot(module, app)
     result = getattr(slot, module.params["state"])()
-    return {"color": slot.color, "actions": slot.actions, **result}
+    color = result.get("color", slot.color)
+    return {"color": color, "env": _envfile.env_id(app.env(color)), "actions": slot.actions, **result}
 
 
 def main():
@@ -438,6 +454,7 @@ def main():
             ),
             release=dict(type="str"),
             env=dict(type="str", no_log=True),
+            env_id=dict(type="str", default=""),
             run=dict(type="str", default=""),
             health_timeout=dict(type="int", default=60),
             stop_timeout=dict(type="int", default=30),

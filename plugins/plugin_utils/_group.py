@@ -10,6 +10,7 @@ host (lost, skipped, a traceback, no result at all) makes the group's answer no.
 from __future__ import annotations
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import COLORS
+from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named, same
 
 
 def why(result):
@@ -81,16 +82,27 @@ def deploy_plan(infos, releases=None, force=False):
     """
     failed = []
     for host, info in infos.items():
-        release = (releases or {}).get(host)
+        new = _new(info, (releases or {}).get(host))
         if info["traffic_unsure"]:
             reason = "; ".join(info["disagreements"])
             failed.append(_refusal(host, f"it is not sure which slot is live: {reason}; run setup.yml"))
-        elif release in info["rolled_back"] and release != _held(info, info["live"]) and not force:
+        elif _marked(info, new) and not force:
             failed.append(
-                _refusal(host, f"{release} was rolled back from; to deploy it again: -e bluegreen_force=true")
+                _refusal(host, f"{named(new)} was rolled back from; to deploy it again: -e bluegreen_force=true")
             )
     hosts = {host: {"color": info["target"]} for host, info in infos.items()}
     return {"ok": not failed, "failed": failed, "lost": [], "hosts": hosts}
+
+
+def _new(info, release):
+    """What a deploy brings to a host: {"release", "env", "env_changes"}, as far as that is known yet."""
+    return {"release": release, "env": "", "env_changes": None, **(info.get("wanted") or {})}
+
+
+def _marked(info, new):
+    """Whether this was rolled back from. A release that is live by now is not bad as such."""
+    is_live = new["release"] == _held(info, info["live"])
+    return any(same(mark, new) for mark in info["rolled_back"] if mark["env"] or not is_live)
 
 
 def switch_plan(infos, color=None, deployed=None):
@@ -102,7 +114,7 @@ def switch_plan(infos, color=None, deployed=None):
     :param infos: host to result of slot_info.
     :param color: the color that was named, or V(None).
     :param deployed: host to result of slot_service, for a run that goes on to promote what it just deployed.
-    :returns: {"ok", "failed", "hosts": {host: {"color", "release", "already"}}}.
+    :returns: {"ok", "failed", "hosts": {host: {"color", "release", "env", "already"}}}.
     """
     plan, failed = {}, []
     waiting = {_held(info, info["idle"]) for info in infos.values() if _waits(info)}
@@ -110,19 +122,19 @@ def switch_plan(infos, color=None, deployed=None):
         if _unsure(info):
             failed.append(_refusal(host, _unsure(info)))
             continue
-        live, idle = _held(info, info["live"]), _held(info, info["idle"])
+        live, idle, env = _held(info, info["live"]), _held(info, info["idle"]), None
         if deployed is not None:
             result = deployed.get(host) or {}
-            to, held = result.get("color"), result.get("release")
+            to, held, env = result.get("color"), result.get("release"), result.get("env")
         elif color:
             to, held = color, _held(info, color)
         elif not live and not idle:
             to, held = info["idle"], None
-        elif idle in info["rolled_back"] and not waiting:
+        elif info["slots"][info["idle"]]["rolled_back"] and not waiting:
             failed.append(
                 _refusal(
                     host,
-                    f"{info['idle']} holds {idle}, which was rolled back from; "
+                    f"{info['idle']} holds {named(info['slots'][info['idle']])}, which was rolled back from; "
                     f"to promote it all the same: -e color={info['idle']}",
                 )
             )
@@ -141,7 +153,7 @@ def switch_plan(infos, color=None, deployed=None):
             if reason:
                 failed.append(_refusal(host, f"{to} ({held}) {reason}"))
                 continue
-        plan[host] = {"color": to, "release": held, "already": already}
+        plan[host] = {"color": to, "release": held, "env": env or info["slots"][to]["env"], "already": already}
     return _one_release(plan, failed)
 
 
@@ -194,7 +206,11 @@ def rollback_plan(infos, force=False):
         if _unsure(info):
             failed.append(_refusal(host, _unsure(info)))
         elif _went_back(info, ("died", "ok")) and info["last_run"].get("run") in died:
-            plan[host] = {"release": _held(info, info["live"]), "color": info["live"], "take": False, "already": True}
+            live = info["slots"][info["live"]]
+            plan[host] = {
+                **{"release": live["release"], "env": live["env"], "color": info["live"]},
+                **{"take": False, "already": True},
+            }
         elif goal.get("refused"):
             failed.append(_refusal(host, goal["refused"]))
         elif _migrated_since(info, goal["release"]) and not force:
@@ -223,7 +239,7 @@ def _went_back(info, results):
         and last.get("result") in results
         and went != last.get("from")
         and went.get("color") == info["live"]
-        and went.get("release") == _held(info, info["live"])
+        and same({"release": None, **went}, info["slots"][info["live"]])
     )
 
 
@@ -292,18 +308,21 @@ _NOT_ENDED = (
 )
 
 
-def ending(story, end, status, apart=None):
+def ending(story, end, status, apart=None, migrated=()):
     """The last words of a run.
 
     :param story: C(operation); C(gate), its last verdict, empty if it had none; C(later), the verdict over what comes behind a
         switch; C(lost), hosts that it went on without; C(advice), what follows from a failure.
     :param end: verdict over the freeing of the locks.
     :param status: lines of the table.
+    :param migrated: versions of the migrations that have run.
     :param apart: seconds between the first and the last switch, and how exactly that is known, if there were several.
     :returns: {"lines", "failed": in one sentence, and empty if nothing did}.
     """
     operation, gate, later, lost = (story[name] for name in ("operation", "gate", "later", "lost"))
     lines, failed = list(status), []
+    if migrated:
+        lines.append(_migrated(migrated))
     if apart and gate.get("ok"):
         lines.append(
             f"{apart[0] * 1000:.0f} ms between the first and the last switch, as far as clocks tell (+-{apart[1] * 1000:.0f} ms)"
@@ -331,18 +350,59 @@ def deploy_lines(infos, releases):
     """One line for each host on what is about to happen."""
     lines = []
     for host, info in infos.items():
-        target, new = info["target"], releases.get(host) or "the artifact"
-        held = _held(info, target)
-        if new == _held(info, info["live"]) and target != info["live"]:
-            lines.append(
-                f"{host}: live {info['live']} {new}: it is live already; only a changed environment is deployed"
-            )
+        target, new = info["target"], _new(info, releases.get(host) or "the artifact")
+        live, held = info["slots"][info["live"]], info["slots"][target]
+        if target != info["live"] and info.get("wanted") and same(new, live):
+            lines.append(f"{host}: live {info['live']} {named(live)}: it is live already")
             continue
         lines.append(
-            f"{host}: live {info['live']} {_held(info, info['live']) or 'nothing'} -> deploying {new} to {target}"
-            + (f" (holds {held})" if held and held != new else "")
+            f"{host}: live {info['live']} {named(live)} -> deploying {named(new)} to {target}"
+            + _differs(new)
+            + (f" (holds {named(held)})" if held["release"] and not same(held, new) else "")
         )
     return lines
+
+
+# A line names no more variables than these.
+_NAMED = 6
+
+
+def env_words(changes):
+    """Names of the variables that differ, in a few words: C(+NEW, -GONE, ~OTHER_VALUE). Empty if none do."""
+    found = [
+        sign + name
+        for sign, what in (("+", "added"), ("-", "removed"), ("~", "changed"))
+        for name in (changes or {}).get(what, [])
+    ]
+    return ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+
+
+def _differs(slot):
+    words = env_words(slot.get("env_changes"))
+    return f" ({words})" if words else ""
+
+
+def migrate_lines(results, command):
+    """What a migration did, for each host that ran it: what it printed, and how many have run.
+
+    :param results: host to result of slot_command with command=migrate.
+    """
+    lines = []
+    for host, result in results.items():
+        lines += [f"  {line}" for line in result["output"]]
+        if not result["output"] and result["migrated"] is None and result["changed"]:
+            lines.append(f"{host}: would migrate with {result['release']}: {command}")
+        elif result["migrated"] is None:
+            lines.append(f"{host}: {command} has run; it does not tell which migrations did")
+        else:
+            lines.append(f"{host}: {_migrated(result['migrated'])}")
+    return lines
+
+
+def _migrated(versions):
+    if not versions:
+        return "no migration was pending"
+    return f"{len(versions)} migration{'s' if len(versions) > 1 else ''} ran: {', '.join(versions)}"
 
 
 def switch_lines(infos, plan):
@@ -350,11 +410,12 @@ def switch_lines(infos, plan):
     for host, entry in plan["hosts"].items():
         info = infos[host]
         if entry["already"]:
-            lines.append(f"{host}: {entry['color']} {entry['release']} is live already{_instead(info)}")
+            lines.append(f"{host}: {entry['color']} {named(entry)} is live already{_instead(info)}")
         else:
-            lines.append(
-                f"{host}: live {info['live']} {_held(info, info['live']) or 'nothing'} -> {entry['color']} {entry['release']}"
-            )
+            live, to = info["slots"][info["live"]], info["slots"][entry["color"]]
+            # What goes into the slot only now is compared where it does.
+            differs = _differs(to) if same(to, entry) else ""
+            lines.append(f"{host}: live {info['live']} {named(live)} -> {entry['color']} {named(entry)}{differs}")
     return lines
 
 
@@ -363,13 +424,13 @@ def _instead(info):
     held = _held(info, info["idle"])
     if not held or not info["slots"][info["idle"]]["promoted_at"]:
         return ""
-    return f"; {info['idle']} {held} was live before: rollback.yml goes back to it"
+    return f"; {info['idle']} {named(info['slots'][info['idle']])} was live before: rollback.yml goes back to it"
 
 
 def status_lines(infos):
     """The status table: four truths side by side for each host, then what they do not agree on."""
     head = ["HOST", "FACTS", "LINK", "/deployment_id", "PROCESS", "BLUE", "GREEN"]
-    rows, notes = [], []
+    rows, about, notes = [], [], []
     for host, info in infos.items():
         reason = why(info)
         if reason:
@@ -388,17 +449,20 @@ def status_lines(infos):
             + [_slot_cell(info, color) for color in COLORS]
         )
         notes += [f"{host}: {text}" for text in remarks(info)]
+        differs = env_words(info["slots"][info["idle"]]["env_changes"])
+        if differs:
+            about.append(f"{host}: the environment of {info['idle']} differs from what is live: {differs}")
     notes += drift(infos)
     widths = [max(len(row[index]) for row in [head] + rows) for index in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head] + rows]
-    return lines + (notes if notes else ["all truths agree"])
+    return lines + about + (notes if notes else ["all truths agree"])
 
 
 def remarks(info):
     """What there is to say about one host beside its row in a table."""
     if why(info):
         return ["not asked" if info.get("skipped") else _first(why(info))]
-    found = list(info["disagreements"])
+    found = list(info["disagreements"]) + list(info.get("not_installed") or [])
     if info["link"] is None:
         found.append("is not set up; run deploy.yml")
     if info.get("canary"):
@@ -415,30 +479,35 @@ def remarks(info):
 def next_lines(infos):
     """The commands that can follow: to make live what waits in the idle slots, and to go back."""
     good = [info for info in infos.values() if not why(info)]
-    waiting = {(info["idle"], _held(info, info["idle"])) for info in good if _waits(info)}
+    waiting = [info["slots"][info["idle"]] for info in good if _waits(info)]
     lines = []
     if good and all(_waits(info) and not _not_ready(info["slots"][info["idle"]]) for info in good):
-        color = f" -e color={next(iter(waiting))[0]}" if len({one for one, _release in waiting}) == 1 else ""
-        names = " and ".join(sorted({release for _color, release in waiting}))
-        lines.append(f"to make {names} live: promote.yml{color}")
-    goals = sorted({info["rollback"]["release"] for info in good if not info["rollback"].get("refused")})
+        color = f" -e color={waiting[0]['color']}" if len({slot["color"] for slot in waiting}) == 1 else ""
+        lines.append(f"to make {_all_named(waiting)} live: promote.yml{color}")
+    goals = [info["rollback"] for info in good if not info["rollback"].get("refused")]
     if goals:
-        lines.append(f"to go back to {' and '.join(goals)}: rollback.yml")
+        lines.append(f"to go back to {_all_named(goals)}: rollback.yml")
     return lines
+
+
+def _all_named(held):
+    """What several hosts hold, in a few words. The id of one environment is another on a host with another cookie."""
+    names = {named(one) for one in held}
+    return " and ".join(names if len(names) == 1 else sorted({one["release"] for one in held}))
 
 
 def _waits(info):
     """Whether the idle slot holds something that has not been live since it was deployed."""
     idle = info["slots"][info["idle"]]
-    return bool(idle["release"] and not idle["promoted_at"] and idle["release"] not in info["rolled_back"])
+    return bool(idle["release"] and not idle["promoted_at"] and not idle["rolled_back"])
 
 
 def _slot_cell(info, color):
     slot = info["slots"][color]
     if not slot["release"]:
         return "empty"
-    words = [slot["release"], "live" if color == info["live"] else "idle"]
-    if slot["release"] in info["rolled_back"] and color != info["live"]:
+    words = [named(slot), "live" if color == info["live"] else "idle"]
+    if slot["rolled_back"] and color != info["live"]:
         words.append("rolled-back")
     return " ".join([*words, health(slot)])
 
@@ -468,7 +537,7 @@ def history_lines(infos):
     lines = []
     for at, host, entry in sorted(entries, key=lambda item: item[:2]):
         before, after = entry.get("from") or {}, entry.get("to") or {}
-        places = [f"{one.get('color') or '-'} {one.get('release') or 'nothing'}" for one in (before, after)]
+        places = [f"{one.get('color') or '-'} {named(one)}" for one in (before, after)]
         went = f"live {places[0]}" + (f" -> {places[1]}" if places[0] != places[1] else "")
         text = f"{at}  {host}  {entry.get('operation')}  {entry.get('result')}  {entry.get('seconds')} s  {entry.get('who')}  {went}"
         lines.append(text + (f"  ({entry['why']})" if entry.get("why") else ""))

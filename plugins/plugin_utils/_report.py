@@ -9,10 +9,11 @@ import html
 import json
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import COLORS
+from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _group
 
 # Of a slot, what others may count on; the rest is ours to change.
-_SLOT = ("release", "running", "healthy", "process_release", "deployed_at", "promoted_at", "port")
+_SLOT = ("release", "env", "env_changes", "running", "healthy", "process_release", "deployed_at", "promoted_at", "port")
 
 
 def report(infos, app, at):
@@ -40,11 +41,10 @@ def report(infos, app, at):
 
 def _host(info):
     live = info["slots"][info["live"]]
-    rolled_back = {one for one in info["rolled_back"] if one != live["release"]}
     slots = {
         color: {
             **{name: info["slots"][color].get(name) for name in _SLOT},
-            "rolled_back": info["slots"][color]["release"] in rolled_back,
+            "rolled_back": info["slots"][color]["rolled_back"] and color != info["live"],
         }
         for color in COLORS
     }
@@ -59,6 +59,7 @@ def _host(info):
         "agree": not info["disagreements"] and info["link"] is not None,
         "slots": slots,
         "rollback": info["rollback"].get("release"),
+        "rollback_env": info["rollback"].get("env"),
         "canary": info.get("canary") or 0,
         "maintenance": bool(info.get("maintenance")),
         "lock": info["lock"],
@@ -103,7 +104,10 @@ def _slot(color, slot, is_live):
     words = ["live" if is_live else "idle"] + ["rolled back from"] * slot["rolled_back"]
     kind = f"{color} live" if is_live else color
     bad = ' class="bad"' if health == "unhealthy" or (is_live and health == "stopped") else ""
-    return f'<code class="{kind}">{_text(slot["release"])}</code><br>{", ".join(words)}, <span{bad}>{health}</span>'
+    differs = _group.env_words(slot["env_changes"])
+    differs = f"<br><small>{_text(differs)}</small>" if differs else ""
+    held = f'<code class="{kind}">{_text(named(slot))}</code>'
+    return f"{held}<br>{', '.join(words)}, <span{bad}>{health}</span>{differs}"
 
 
 def _row(name, host):

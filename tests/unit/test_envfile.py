@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -131,3 +132,47 @@ def test_redact_puts_names_in_the_place_of_values():
     }
     text = "10 connections to ecto://app:pw@db/app on 4000, ecto://app: true"
     assert _envfile.redact(text, env) == "10 connections to <DATABASE_URL> on 4000, <SECRET>: true"
+
+
+def in_slot(color, user, cookie="c" * 48):
+    port = {"blue": 4000, "green": 5000}[color]
+    return _envfile.slot_env(user, color, port, "app", f"/opt/app/state/{color}", cookie, "example.com")
+
+
+@given(env=st.dictionaries(st.from_regex(r"\A[A-Z]{1,8}\Z"), st.text("ab/:", max_size=6), max_size=4))
+def test_an_environment_has_the_same_id_in_both_slots_and_after_it_has_moved(env):
+    user = _envfile.from_mapping({name: value for name, value in env.items() if name not in _envfile.OWNED})
+    blue, green = in_slot("blue", user), in_slot("green", user)
+    assert _envfile.env_id(blue) == _envfile.env_id(green)
+    assert _envfile.env_id(_envfile.moved(blue, "green", 5000, "app", "/opt/app/state/green")) == _envfile.env_id(green)
+    assert _envfile.changes(blue, green) == {"added": [], "removed": [], "changed": []}
+    assert _envfile.env_id(in_slot("blue", {**user, "MORE": "x"})) != _envfile.env_id(blue)
+
+
+def test_the_id_of_an_environment_tells_nothing_without_the_cookie_of_the_host():
+    ids = {_envfile.env_id(in_slot("blue", {"PIN": "1234"}, cookie * 48)) for cookie in "abc"}
+    assert len(ids) == 3 and all(re.match(r"\A[0-9a-f]{12}\Z", one) for one in ids)
+    assert _envfile.env_id({}) == ""
+
+
+def test_what_differs_is_told_by_name():
+    before, after = in_slot("blue", {"A": "1", "GONE": "x"}), in_slot("green", {"A": "2", "NEW": "y"})
+    assert _envfile.changes(before, after) == {"added": ["NEW"], "removed": ["GONE"], "changed": ["A"]}
+
+
+def test_the_password_in_a_url_is_a_secret_of_its_own():
+    env = {"DATABASE_URL": "ecto://app:p%40ssw0rd@db.internal:5432/app"}
+    text = "no login for app with p@ssw0rd (p%40ssw0rd) at db.internal"
+    assert _envfile.redact(text, env) == "no login for app with <DATABASE_URL> (<DATABASE_URL>) at db.internal"
+    assert _envfile.redact("ecto://app:p%40ssw0rd@db.internal:5432/app", env) == "<DATABASE_URL>"
+
+
+def test_what_erlang_logs_as_numbers_is_read_and_has_no_secret_in_it():
+    def logged(text):
+        return "<<" + ",".join(str(byte) for byte in text.encode()) + ">>"
+
+    env = {"DATABASE_URL": "ecto://app:s3cret-w0rd@db/app"}
+    assert _envfile.redact(f"message=>{logged('DATABASE_URL is missing')}", {}) == 'message=>"DATABASE_URL is missing"'
+    assert _envfile.redact(f"got {logged('ecto://app:s3cret-w0rd@db/app?')}", env) == 'got "<DATABASE_URL>?"'
+    for other in ("<<1,2>>", "<<999,1,1,1>>", "<<255,254,253,252>>"):
+        assert _envfile.readable(other) == other

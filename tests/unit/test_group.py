@@ -14,6 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 A, B, C = "0.1.0-aaaaaaaa", "0.1.1-bbbbbbbb", "0.1.2-cccccccc"
+E1, E2 = "1" * 12, "2" * 12
+
+
+def bad(release, env=""):
+    """What was rolled back from: a release, or one of its environments."""
+    return {"release": release, "env": env}
 
 
 def info(live="blue", blue=A, green=B, **more):
@@ -21,6 +27,9 @@ def info(live="blue", blue=A, green=B, **more):
         return {
             "color": color,
             "release": release,
+            "env": E1 if release else "",
+            "env_changes": None,
+            "rolled_back": any(mark["release"] == release for mark in more.get("rolled_back", [])),
             "running": bool(release),
             "healthy": bool(release),
             "health": "200",
@@ -38,12 +47,16 @@ def info(live="blue", blue=A, green=B, **more):
         "link": live,
         "deployment_id": live,
         "deployment_id_error": None,
+        "no_site": False,
         "slots": {"blue": slot("blue", blue), "green": slot("green", green)},
         "problems": [],
         "facts": {
             "live": live,
             "rolled_back": [],
-            "slots": {"blue": blue and {"release": blue}, "green": green and {"release": green}},
+            "slots": {
+                "blue": blue and {"release": blue, "env": E1},
+                "green": green and {"release": green, "env": E1},
+            },
         },
         "traffic_unsure": False,
         "refusals": [],
@@ -141,7 +154,7 @@ def was_live(found, color):
 def test_promote_refuses_an_empty_slot_and_what_was_rolled_back_from():
     assert "holds no release" in _group.switch_plan({"a": info(green=None)}, "green")["failed"][0]["why"]
     assert "holds no release" in _group.switch_plan({"a": info(blue=None, green=None)})["failed"][0]["why"]
-    back = was_live(info(rolled_back=[B]), "green")
+    back = was_live(info(rolled_back=[bad(B)]), "green")
     assert "rolled back from" in _group.switch_plan({"a": back})["failed"][0]["why"]
     assert _group.switch_plan({"a": back}, "green")["ok"]
 
@@ -149,8 +162,8 @@ def test_promote_refuses_an_empty_slot_and_what_was_rolled_back_from():
 def test_a_promote_that_is_run_again_does_not_move_the_traffic_back():
     after = was_live(info(live="green"), "blue")
     plan = _group.switch_plan({"a": after})
-    assert plan["ok"] and plan["hosts"]["a"] == {"color": "green", "release": B, "already": True}
-    assert f"blue {A} was live before: rollback.yml" in _group.switch_lines({"a": after}, plan)[0]
+    assert plan["ok"] and plan["hosts"]["a"] == {"color": "green", "release": B, "env": E1, "already": True}
+    assert f"blue {A} env 1111 was live before: rollback.yml" in _group.switch_lines({"a": after}, plan)[0]
     # A controller that died between two hosts: the one that has switched stays, the other follows.
     plan = _group.switch_plan({"a": after, "b": info()})
     assert plan["ok"] and plan["hosts"]["a"]["already"] and plan["hosts"]["b"]["color"] == "green"
@@ -219,7 +232,7 @@ def test_lost_hosts_are_left_out_with_consent_as_long_as_one_is_there():
 
 
 def test_what_was_rolled_back_from_is_deployed_again_only_with_consent():
-    found = {"a": info(rolled_back=[C])}
+    found = {"a": info(rolled_back=[bad(C)])}
     assert not _group.deploy_plan(found, {"a": C})["ok"]
     assert _group.deploy_plan(found, {"a": C}, force=True)["ok"]
     assert _group.deploy_plan(found, {"a": A})["ok"]
@@ -255,11 +268,55 @@ def test_the_table_tells_what_does_not_agree():
 
 
 def test_the_next_commands_are_said():
-    assert _group.next_lines({"a": info()}) == [f"to make {B} live: promote.yml -e color=green"]
-    back = info(live="green", rollback={"release": A, "color": "blue", "take": False})
+    assert _group.next_lines({"a": info()}) == [f"to make {B} env 1111 live: promote.yml -e color=green"]
+    back = info(live="green", rollback={"release": A, "env": E2, "color": "blue", "take": False})
     back["slots"]["blue"]["promoted_at"] = "t"
-    assert _group.next_lines({"a": back}) == [f"to go back to {A}: rollback.yml"]
+    assert _group.next_lines({"a": back}) == [f"to go back to {A} env 2222: rollback.yml"]
+    # The cookies of two hosts differ, and with them the ids of one environment.
+    there = info(live="green", rollback={"release": A, "env": E1, "color": "blue", "take": False})
+    assert _group.next_lines({"a": back, "b": there})[-1] == f"to go back to {A}: rollback.yml"
     assert _group.next_lines({"a": info(green=None)}) == []
+
+
+def test_what_differs_between_two_environments_is_said_by_name():
+    assert _group.env_words(None) == _group.env_words({"added": [], "removed": [], "changed": []}) == ""
+    changes = {"added": ["POOL_SIZE"], "removed": ["OLD"], "changed": ["DATABASE_URL"]}
+    assert _group.env_words(changes) == "+POOL_SIZE, -OLD, ~DATABASE_URL"
+    many = {**changes, "added": [f"A{number}" for number in range(10)]}
+    assert _group.env_words(many) == "+A0, +A1, +A2, +A3, +A4, +A5 and 6 more"
+    found = info(green=A)
+    found["slots"]["green"].update(env=E2, env_changes=changes)
+    plan = _group.switch_plan({"web1": found}, "green")
+    words = "(+POOL_SIZE, -OLD, ~DATABASE_URL)"
+    assert _group.switch_lines({"web1": found}, plan) == [f"web1: live blue {A} env 1111 -> green {A} env 2222 {words}"]
+    table = _group.status_lines({"web1": found})
+    assert f"{A} env 1111 live healthy" in table[1] and f"{A} env 2222 idle healthy" in table[1]
+    assert table[2] == "web1: the environment of green differs from what is live: +POOL_SIZE, -OLD, ~DATABASE_URL"
+    assert table[3] == "all truths agree"
+
+
+def test_before_a_deploy_it_is_said_what_will_be_there():
+    coming = info(wanted={"env": E2, "env_changes": {"added": ["NEW"], "removed": [], "changed": []}})
+    line = f"web1: live blue {A} env 1111 -> deploying {C} env 2222 to green (+NEW) (holds {B} env 1111)"
+    assert _group.deploy_lines({"web1": coming}, {"web1": C}) == [line]
+    there = info(wanted={"env": E1, "env_changes": {"added": [], "removed": [], "changed": []}})
+    assert _group.deploy_lines({"web1": there}, {"web1": A}) == [f"web1: live blue {A} env 1111: it is live already"]
+
+
+def test_an_environment_that_was_rolled_back_from_is_deployed_again_only_with_consent():
+    """The release itself is live, under another one: that one environment is what was bad."""
+    back = {"rolled_back": [bad(A, E2)]}
+    again = info(wanted={"env": E2, "env_changes": None}, **back)
+    assert "env 2222 was rolled back from" in _group.deploy_plan({"a": again}, {"a": A})["failed"][0]["why"]
+    assert _group.deploy_plan({"a": again}, {"a": A}, force=True)["ok"]
+    assert _group.deploy_plan({"a": info(wanted={"env": E1, "env_changes": None}, **back)}, {"a": A})["ok"]
+
+
+def test_the_history_tells_environments_apart():
+    entry = {"at": "t", "operation": "promote", "result": "ok", "seconds": 2, "who": "ann"}
+    entry.update({"from": {"color": "blue", **bad(A, E1)}, "to": {"color": "green", **bad(A, E2)}})
+    line = _group.history_lines({"a": info(history=[entry])})[0]
+    assert line.endswith(f"live blue {A} env 1111 -> green {A} env 2222")
 
 
 def test_a_companion_unlocks_with_the_words_of_its_run():
@@ -292,7 +349,7 @@ def test_a_rollback_that_was_killed_is_finished_and_goes_no_further():
     )
     plan = _group.rollback_plan({"web1": went, "web2": did_not})
     assert plan["ok"], plan
-    assert plan["hosts"]["web1"] == {"release": A, "color": "blue", "take": False, "already": True}
+    assert plan["hosts"]["web1"] == {"release": A, "env": E1, "color": "blue", "take": False, "already": True}
     assert plan["hosts"]["web2"]["release"] == A and not plan["hosts"]["web2"]["already"]
     # Killed while it freed its locks: it had ended on some hosts already, and goes no further there either.
     half = info(last_run={**went["last_run"], "result": "ok"}, rollback={"release": C, "color": "green", "take": True})

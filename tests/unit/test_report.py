@@ -7,7 +7,7 @@ import html.parser
 import json
 
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _report
-from test_group import A, B, info
+from test_group import A, B, bad, info
 
 AT = "2026-01-01T00:00:00Z"
 NEVER_CLOSED = ("meta", "br")
@@ -55,7 +55,7 @@ def test_a_browser_gets_one_page_that_says_in_words_what_it_says_in_colors():
 
 
 def test_a_slot_that_was_rolled_back_from_or_is_down_says_so():
-    down = info(rolled_back=[B])
+    down = info(rolled_back=[bad(B)])
     down["slots"]["blue"].update(running=False, healthy=False)
     words = " ".join(Page(_report.as_html(_report.report({"a": down}, "my_app", AT))).words)
     assert "rolled back from" in words and "stopped" in words

@@ -217,6 +217,7 @@ class Nginx:
             (self.root / name).mkdir(parents=True)
         for color in ("blue", "green"):
             (self.root / f"slots/{color}/is-{color}").touch()
+            (self.root / f"slots/{color}/proven").touch()
         self.make_live("blue")
         self.port = free_port()
         self.ports, self.servers = {}, []
