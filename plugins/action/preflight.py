@@ -54,6 +54,7 @@ def check(settings):
     attempt(_rules.check_whole, settings["health_status"], "bluegreen_health_status", 100, 599)
     attempt(_rules.check_whole, settings["health_timeout"], "bluegreen_health_timeout", 1, 3600)
     attempt(_rules.check_whole, settings["stop_timeout"], "bluegreen_stop_timeout", 1, 3600)
+    attempt(_rules.check_whole, settings["migrate_timeout"], "bluegreen_migrate_timeout", 1, 86400)
     attempt(_rules.check_whole, settings["lock_wait"], "bluegreen_lock_wait", 0, 86400)
     attempt(_rules.check_choice, settings["lost_hosts"], "bluegreen_lost_hosts", ("fail", "proceed"))
     attempt(_rules.check_whole, settings["keep_releases"], "bluegreen_keep_releases", 0, 1000)

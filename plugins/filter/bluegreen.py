@@ -10,7 +10,7 @@ import time
 from ansible.errors import AnsibleFilterError
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
 from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused, module_name
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _clock, _group, _report
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _clock, _controller, _group, _report
 
 
 def _registered(hostvars, hosts, name):
@@ -41,6 +41,11 @@ def slot_env(env, env_file=None):
         return _envfile.pack(user)
     except Refused as error:
         raise AnsibleFilterError(str(error)) from None
+
+
+def outlive_reader(hosts):
+    _controller.outlive_reader()
+    return hosts
 
 
 def verdict(hostvars, hosts, steps, without_lost=False):
@@ -85,6 +90,11 @@ def deploy_lines(hostvars, hosts):
     return _group.deploy_lines(_infos(hostvars, hosts), releases)
 
 
+def migrate_lines(hostvars, hosts, command):
+    found = _registered(hostvars, hosts, "__bluegreen_migrated")
+    return _group.migrate_lines({host: result for host, result in found.items() if result.get("ok")}, command)
+
+
 def switch_lines(hostvars, hosts, plan):
     return _group.switch_lines(_infos(hostvars, hosts), plan)
 
@@ -99,7 +109,9 @@ def ending(hostvars, hosts, story):
     switched = _registered(hostvars, hosts, "__bluegreen_switched")
     moments = {host: result["moment"] for host, result in switched.items() if result.get("moment")}
     apart = _clock.skew(moments, _registered(hostvars, hosts, "__bluegreen_lock"))
-    return _group.ending(story, end, status_lines(hostvars, hosts), apart)
+    migrated = _registered(hostvars, hosts, "__bluegreen_migrated").values()
+    versions = next((result["migrated"] for result in migrated if result.get("migrated")), [])
+    return _group.ending(story, end, status_lines(hostvars, hosts), apart, versions)
 
 
 def status_lines(hostvars, hosts):
@@ -134,6 +146,7 @@ class FilterModule:
         return {
             "slot_env": slot_env,
             "module_name": module_name,
+            "outlive_reader": outlive_reader,
             "verdict": verdict,
             "deploy_plan": deploy_plan,
             "switch_plan": switch_plan,
@@ -141,6 +154,7 @@ class FilterModule:
             "rollback_plan": rollback_plan,
             "failure_lines": failure_lines,
             "deploy_lines": deploy_lines,
+            "migrate_lines": migrate_lines,
             "switch_lines": switch_lines,
             "instant": instant,
             "ending": ending,

@@ -9,7 +9,8 @@ module: slot_command
 short_description: Run an Elixir expression in a slot
 version_added: 0.1.0
 description:
-  - V(rpc) runs it on the running node of the slot; V(eval) in a new system that is not booted, as migrations want it.
+  - V(rpc) runs it on the running node of the slot; V(eval) in a new system that is not booted; V(migrate) is V(eval) that tells
+    which migrations have run.
   - Runs as the app's user with the environment of the slot. Values of that environment do not appear in the output.
 author:
   - The beamops.bluegreen contributors (@beamops)
@@ -30,7 +31,7 @@ options:
   command:
     description: Where to run the expression.
     type: str
-    choices: [rpc, eval]
+    choices: [rpc, eval, migrate]
     required: true
   expr:
     description: Elixir expression.
@@ -76,13 +77,24 @@ output:
   type: list
   elements: str
   returned: always
+migrated:
+  description:
+    - Versions of the migrations that V(migrate) has run; null if the expression does not tell.
+    - It is told by what the C(migrate/0) returns that Ecto's documentation has, a list of C({:ok, versions, apps}), or by the lines
+      that Ecto logs for each (ecto_sql 3.13, C(Ecto.Migrator.run/4), C(with_repo/3)).
+  type: list
+  elements: str
+  returned: with O(command=migrate)
 release:
   description: Release that the expression was run in.
   type: str
   returned: success
 """
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _host, _rules, _service
+import glob
+import re
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _rules, _service
 from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
 
@@ -91,48 +103,90 @@ def environment(app, params):
     """(release, env) that the expression runs with."""
     color = params["color"]
     if params["release"]:
-        cookie = (_host.read_text(app.cookie) or "").strip()
-        user = _envfile.unpack(params["env"])
-        return _rules.check_release(params["release"]), _envfile.slot_env(
-            user, color, app.ports[color], app.name, app.state_dir(color), cookie, app.domain
-        )
+        return _rules.check_release(params["release"]), app.wanted_env(color, params["env"])
     held = app.held(color)
     if not held:
         raise Failure(f"{color} holds no release; deploy.yml puts one into it", output=[])
     return held["release"], app.env(color)
 
 
+_TELLS = "bluegreen-migrated:"
+# What `migrate` of the Ecto documentation returns is {:ok, versions, started apps} for each repo.
+_MIGRATE = """bluegreen_migrated = (
+%s
+)
+if is_list(bluegreen_migrated) and
+     Enum.all?(bluegreen_migrated, &match?({:ok, versions, _} when is_list(versions), &1)) do
+  versions = Enum.flat_map(bluegreen_migrated, &elem(&1, 1))
+  IO.puts("\\n" <> "%s" <> Enum.join(versions, " "))
+end
+"""
+
+
+def migrated(output):
+    """Versions that have run, and the output without the line that says so; V(None) for them if nothing tells."""
+    told = [line for line in output if line.startswith(_TELLS)]
+    rest = [line for line in output if line.strip() and not line.startswith(_TELLS)]
+    logged = re.findall(r"== Migrated (\d+) in ", "\n".join(rest))
+    return (told[-1][len(_TELLS) :].split() if told else logged or None), rest
+
+
+def expression(app, release, params):
+    """What is run. Only Elixir can be asked what came of a migration; an app of another language takes its words as they are."""
+    if params["command"] == "migrate" and glob.glob(f"{app.release_dir(release)}/lib/elixir-*"):
+        return _MIGRATE % (params["expr"], _TELLS)
+    return params["expr"]
+
+
+def quoted(output):
+    return "\n".join(f"    {line}" for line in output[-20:]) or "    (nothing)"
+
+
 def work(module, app):
     params = module.params
+    if module.check_mode and params["release"]:
+        # It may not be there yet.
+        return {"changed": True, "output": [], "migrated": None, "release": params["release"]}
     release, env = environment(app, params)
     where = f"{params['color']} ({release})"
     if params["command"] == "rpc" and not _service.service(app, params["color"]).pid():
         raise Failure(f"{where} does not run, so there is no node to ask; deploy.yml starts it", output=[])
     if module.check_mode:
-        return {"changed": True, "output": [], "release": release}
+        return {"changed": True, "output": [], "migrated": None, "release": release}
     env["HOME"] = app.state_dir(params["color"])
-    rc, text = _service.run(
-        [f"{app.release_dir(release)}/bin/{app.name}", params["command"], params["expr"]],
-        timeout=params["timeout"],
-        cwd=app.state_dir(params["color"]),
-        env=_service.clean_environ(env),
-        **_service.as_app_user(app),
-    )
+    command = "rpc" if params["command"] == "rpc" else "eval"
+    try:
+        rc, text = _service.run(
+            [f"{app.release_dir(release)}/bin/{app.name}", command, expression(app, release, params)],
+            timeout=params["timeout"],
+            cwd=app.state_dir(params["color"]),
+            env=_service.clean_environ(env),
+            **_service.as_app_user(app),
+        )
+    except Failure as error:
+        output = _envfile.redact(error.extra["output"], env).splitlines()
+        raise Failure(
+            f"{params['command']} in {where} did not end within {params['timeout']} s, and was killed. What it said:\n"
+            f"{quoted(output)}",
+            output=output,
+        ) from None
     output = _envfile.redact(text, env).splitlines()
     if rc != 0:
-        shown = "\n".join(f"    {line}" for line in output[-20:])
         hint = ""
         if params["command"] == "rpc" and ":nodedown" in text:
             hint = "\n  the process runs, but its node cannot be reached: is it booting, or is epmd gone?"
-        raise Failure(f"{params['command']} in {where} ended with status {rc}:\n{shown}{hint}", output=output)
-    return {"changed": True, "output": output, "release": release}
+        raise Failure(f"{params['command']} in {where} ended with status {rc}:\n{quoted(output)}{hint}", output=output)
+    if params["command"] != "migrate":
+        return {"changed": True, "output": output, "release": release}
+    versions, output = migrated(output)
+    return {"changed": versions != [], "output": output, "migrated": versions, "release": release}
 
 
 def main():
     run_module(
         dict(
             color=dict(type="str", choices=["blue", "green"], required=True),
-            command=dict(type="str", choices=["rpc", "eval"], required=True),
+            command=dict(type="str", choices=["rpc", "eval", "migrate"], required=True),
             expr=dict(type="str", required=True),
             release=dict(type="str"),
             env=dict(type="str", no_log=True),
