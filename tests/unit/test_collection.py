@@ -55,6 +55,16 @@ def test_every_playbook_is_in_the_readme():
     assert [name for name in names if f"`{name}" not in text] == []
 
 
+def test_the_virtual_machine_is_the_same_everywhere():
+    """Vagrantfile, inventory, scenario and how-to name one machine and one port."""
+    inventory = "".join(path.read_text() for path in (TOP / "inventories/vagrant").rglob("*.yml"))
+    for text in ((TOP / "Vagrantfile").read_text(), inventory):
+        assert "bluegreen-web1" in text
+    for path in ("Vagrantfile", "docs/how-to.md", "molecule/vagrant/molecule.yml"):
+        assert "18980" in (TOP / path).read_text(), path
+    assert {"bluegreen_app", "bluegreen_domain"} <= set(re.findall(r"bluegreen_\w+", inventory))
+
+
 def test_no_document_has_a_gap():
     for path in [TOP / "README.md", *(TOP / "docs").glob("*.md")]:
         assert re.findall(r"\b(?:TABLE|FAULTS|TODO|[A-Z]+_LINE)(?:_[A-Z]+)?\b", path.read_text()) == [], path

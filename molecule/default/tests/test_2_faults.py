@@ -209,7 +209,7 @@ def test_a_failed_deploy_gives_the_slot_back(host, site, play, env, said):
     assert host.check_output(f"sudo sha256sum {ROOT}/slots/green/env") == env_before
     assert json.loads(host.check_output("cat /etc/ansible/facts.d/sample_app.fact")) == json.loads(facts)
     assert host.service("sample_app@green").is_running
-    assert host.check_output(f"ls -A {ROOT}/slots/green") == "env\nis-green\nrelease"
+    assert host.check_output(f"ls -A {ROOT}/slots/green") == "env\nis-green\nproven\nrelease"
     # Nothing secret in what was printed, with -vvv and --diff, nor on the host where others may look.
     for secret in ("s3cret-p4ssword", "another-secret-key-base"):
         assert secret not in text
@@ -276,7 +276,7 @@ def test_a_port_that_somebody_else_has(host, site, play):
     host.check_output("sudo systemd-run --unit=squatter --quiet python3 -m http.server 5000; sleep 1")
     run = play("deploy", f"bluegreen_artifact={artifact('sample_app-0.1.1-rebuilt')}", rc=2)
     host.check_output("sudo systemctl stop squatter")
-    assert "port 5000 of green is taken by process" in run.text and "(python3)" in run.text
+    assert "port 5000 of green is taken by process" in run.text and "(python3 of squatter)" in run.text
     assert site.version() == "0.1.0"
     play("deploy", GOOD)
 

@@ -21,6 +21,11 @@ def test_with_mix(tmp_path, play):
     assert made.exists()
     assert f"bluegreen_artifact={made}" in "".join(run.text.split("\n"))
     play("deploy", f"bluegreen_artifact={made}", "--check")
+    # Other commands, in their order, in that directory.
+    made.unlink()
+    commands = ["touch made-by-hand", "mix release sample_app --overwrite", "mv made-by-hand made-after"]
+    play("build", {"bluegreen_build_dir": str(source), "bluegreen_build_commands": commands})
+    assert made.exists() and (source / "made-after").exists()
 
 
 def test_with_docker(tmp_path, play):

@@ -77,10 +77,19 @@ def test_the_ports_of_what_runs_there_are_not_taken(play, post):
     assert "port 4600" in said and post.get("/").json()["node"].startswith("post_blue@")
 
 
-def test_a_server_of_the_post_is_adopted_without_losing_a_request(host, play, post):
-    with Client(post) as client:
+def reloads(host):
+    """How often our module had a site to install: whoever else reloads nginx here is a test."""
+    count = "sudo journalctl --no-pager -q -o cat -t ansible-beamops.bluegreen.nginx_site | grep -c 'Invoked with app=other_app'"
+    return int(host.run(count).stdout or 0)
+
+
+def test_a_server_of_the_post_is_adopted_in_one_reload(host, play, post):
+    before = reloads(host)
+    # A kept connection is closed by the reload, and a request that is on it just then is cut: those on new ones are not.
+    with Client(post, kept=False) as client, Client(post) as both:
         said = " ".join(play("adopt", ADOPT).text.split())
     assert client.failed == [] and client.asked > 100
+    assert len(both.failed) <= 1 and reloads(host) == before + 1
     assert post.color() == "blue" and post.get("/").json()["node"].startswith("other_app_blue@")
     assert f"sudo mv {SITES}/.other.test.before-bluegreen {SITES}/other.test" in said
     # Nothing of the way there is left: it listens where the post's did, and nowhere else.

@@ -13,6 +13,7 @@ from support.faults import FAULTS
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "faults: kills, cuts and floods; `make test-faults` tries all of them")
+    config.addinivalue_line("markers", "walk: a random walk; `make test-walk` goes as far as you like")
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -159,7 +159,7 @@ def test_a_lost_host_and_consent_to_go_on_without_it():
 def test_a_part_of_the_group_is_refused_without_consent():
     said(
         play("promote", "color=blue", "--limit", "bluegreen-fleet1", rc=2),
-        "--limit leaves out",
+        "--limit leaves out bluegreen-fleet2, bluegreen-fleet3 of the group bluegreen",
         "bluegreen_partial=true",
     )
     assert serving() == {("green", "0.1.1", "1")}

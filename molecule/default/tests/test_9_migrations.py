@@ -1,0 +1,245 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An app with the habits of a generated Phoenix app goes through its versions, with a real PostgreSQL and migrations."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from support.bluegreen import Client, Site, artifact
+
+ROOT = "/opt/shop"
+FIRST, SECOND = "20260101000000", "20260201000000"
+PASSWORD = "pa55word-of-the-shop"
+DATABASE = f"ecto://shop:{PASSWORD}@127.0.0.1:5432/shop"
+SHOP = {
+    "bluegreen_app": "shop",
+    "bluegreen_domain": "shop.test",
+    "bluegreen_health_path": "/health",
+    "bluegreen_ports": {"blue": 6300, "green": 7300},
+    "bluegreen_env": {"SECRET_KEY_BASE": "secret-key-base-of-the-shop", "DATABASE_URL": DATABASE},
+    "bluegreen_migrations_command": "Shop.Release.migrations()",
+}
+MIGRATE = {"bluegreen_migrate": True}
+
+
+def shop(version, **env):
+    """Variables of a deploy of this version, with more in its environment."""
+    return {
+        **SHOP,
+        "bluegreen_artifact": artifact(f"shop-{version}"),
+        "bluegreen_env": {**SHOP["bluegreen_env"], **env},
+    }
+
+
+def sql(host, statement):
+    return host.check_output(f"sudo -u postgres psql -qAt -d shop -c '{statement}'")
+
+
+def schema(host):
+    """Everything that a migration changes."""
+    return host.check_output("sudo -u postgres pg_dump shop | grep -v '^.restrict\\|^.unrestrict'")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database(host):
+    """PostgreSQL on the host, with an empty database of the shop; nothing of the shop itself, whatever ran before."""
+    host.check_output(
+        "sudo sh -c 'systemctl disable --now shop@blue shop@green; rm -rf /opt/shop /etc/ansible/facts.d/shop.fact "
+        "/etc/nginx/conf.d/shop.conf; systemctl reload nginx; true' 2>&1"
+    )
+    host.check_output(
+        'sudo sh -c \'echo "password_encryption = md5" >/etc/postgresql/15/main/conf.d/md5.conf; '
+        "sed -i s/scram-sha-256/md5/ /etc/postgresql/15/main/pg_hba.conf; systemctl restart postgresql'"
+    )
+    host.check_output(
+        "cd / && sudo -u postgres psql -q -c 'drop database if exists shop' -c 'drop role if exists shop' "
+        f"-c \"create role shop login password '{PASSWORD}'\" -c 'create database shop owner shop'"
+    )
+
+
+@pytest.fixture
+def site():
+    return Site(18180, "shop.test")
+
+
+def test_a_release_that_misses_what_runtime_exs_wants(host, play):
+    """It is the message of the app that a person needs, not a stack of ours."""
+    run = play("deploy", {**SHOP, "bluegreen_artifact": artifact("shop-0.1.0"), "bluegreen_env": {}}, rc=2)
+    assert "environment variable DATABASE_URL is missing" in run.text
+    assert host.check_output(f"ls {ROOT}/slots/blue") == "is-blue"
+
+
+def test_the_first_deploy_migrates(host, play, site):
+    run = play("deploy", shop("0.1.0"), MIGRATE)
+    assert f"bluegreen-web1: 1 migration ran: {FIRST}" in run.says() and f"1 migration ran: {FIRST}" in run.lines()
+    assert sql(host, "select version from schema_migrations") == FIRST
+    assert site.get("/items").text == "1 tea\n" and site.color() == "blue"
+
+
+def test_nothing_pending_is_said_and_changes_nothing(play):
+    run = play("deploy", shop("0.1.0"), MIGRATE)
+    assert "no migration was pending" in run.says() and run.changed() == 0
+
+
+def test_check_mode_says_that_it_would_migrate(host, play):
+    before = schema(host)
+    run = play("deploy", shop("0.1.1"), MIGRATE, "--check")
+    assert "would migrate with 0.1.1-" in run.says() and "Shop.Release.migrate()" in run.says()
+    assert schema(host) == before
+
+
+def test_without_migrations_the_health_is_green_and_the_pages_are_not(host, play, site):
+    """Why the database is looked at by itself: the health of the new release knows nothing of its schema."""
+    play("deploy", shop("0.1.1"))
+    assert host.check_output("curl -s -o /dev/null -w '%{http_code}' localhost:7300/health") == "200"
+    assert host.check_output("curl -s localhost:7300/items") == 'PostgreSQL says: column "price" does not exist'
+    assert site.get("/items").text == "1 tea\n"
+
+
+def test_a_database_that_is_behind_is_migrated_though_the_slot_holds_the_release_already(host, play):
+    run = play("deploy", shop("0.1.1"), MIGRATE)
+    # The migration, and the note of it that a rollback asks.
+    assert f"1 migration ran: {SECOND}" in run.says() and run.changed() == 2
+    assert sql(host, "select max(version) from schema_migrations") == SECOND
+    assert host.check_output("curl -s localhost:7300/items") == "1 tea 3"
+
+
+def test_promote_and_rollback_of_the_two_versions(host, play, site):
+    with Client(site) as client:
+        play("promote", SHOP)
+        assert site.get("/items").text == "1 tea 3\n" and site.color() == "green"
+        run = play("rollback", SHOP, rc=2)
+        assert f"does not know the migrations {SECOND}, which have run since" in run.says()
+        assert site.color() == "green"
+        play("rollback", {**SHOP, "bluegreen_force": True})
+    assert client.failed == [] and site.color() == "blue"
+    assert site.get("/items").text == "1 tea\n"
+
+
+def fails(host, play, site, env, *words, **variables):
+    """A deploy whose migration fails: the slots, the site and the database are as they were."""
+    before, slots = schema(host), host.check_output(f"readlink {ROOT}/slots/*/release; cat {ROOT}/slots/*/is-*")
+    pid = site.pid()
+    with Client(site) as client:
+        goal = {**shop("0.1.1", **env), "bluegreen_force": True, **variables}
+        run = play("deploy", goal, MIGRATE, rc=2, verbose="-vv")
+    for word in words:
+        assert word in run.says(), run.text[-3000:]
+    assert client.failed == [] and site.pid() == pid
+    assert host.check_output(f"readlink {ROOT}/slots/*/release; cat {ROOT}/slots/*/is-*") == slots
+    assert schema(host) == before and not host.file(f"{ROOT}/lock").exists
+    return run
+
+
+def test_a_migration_that_raises_shows_what_the_database_says(host, play, site):
+    fails(
+        host,
+        play,
+        site,
+        {"SAMPLE_MIGRATION": "alter table nowhere add column x int"},
+        "migrating: migrate in green",
+        'PostgreSQL says: relation "nowhere" does not exist',
+    )
+
+
+def test_a_migration_that_hangs_is_ended_and_tells_what_it_said_so_far(host, play, site):
+    fails(
+        host,
+        play,
+        site,
+        {"SAMPLE_MIGRATION": "select pg_sleep(300)"},
+        "did not end within 4 s, and was killed",
+        "== Running 20260301000000",
+        bluegreen_migrate_timeout=4,
+    )
+    # Nothing of it is left that could still hold a lock in the database once it notices.
+    assert host.run("pgrep -u shop -f 'Shop.Release.migrate'").stdout == ""
+
+
+def test_a_migration_that_waits_for_a_lock_of_the_live_slot(host, play, site):
+    host.check_output(
+        "sudo systemd-run --unit=holds-lock --quiet --uid=postgres psql -d shop -c 'begin; lock table items; select pg_sleep(60)'"
+        "; sleep 1"
+    )
+    try:
+        pending = {"SAMPLE_MIGRATION": "alter table items add column x int"}
+        # Its health asks no table; only whoever wants the table waits.
+        goal = {**shop("0.1.1", **pending), "bluegreen_force": True, "bluegreen_migrate_timeout": 4}
+        run = play("deploy", goal, MIGRATE, rc=2)
+        assert "did not end within 4 s" in run.says() and "== Running 20260301000000" in run.says()
+    finally:
+        host.check_output("sudo systemctl stop holds-lock; sleep 1")
+    assert sql(host, "select max(version) from schema_migrations") == SECOND
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        (DATABASE.replace(PASSWORD, "wr0ng-pa55word"), "password authentication failed for user"),
+        (DATABASE.replace("5432", "5499"), "econnrefused"),
+    ],
+)
+def test_a_database_that_does_not_let_us_in(host, play, site, url, word):
+    run = fails(host, play, site, {"DATABASE_URL": url}, word)
+    # The app is careless, and tells the password.
+    assert "wr0ng-pa55word" not in run.text.replace(json.dumps(url)[1:-1], "") and PASSWORD not in run.text.replace(
+        url, ""
+    )
+
+
+def test_what_a_health_check_says_in_its_body_is_shown_without_secrets(host, play, site):
+    url = DATABASE.replace(PASSWORD, "wr0ng-pa55word")
+    pid = site.pid()
+    goal = {**shop("0.1.1", DATABASE_URL=url), "bluegreen_force": True, "bluegreen_health_timeout": 6}
+    run = play("deploy", goal, rc=2)
+    assert "was not healthy within 6 s: GET /health on port 7300: 503" in run.says()
+    assert "no connection to the database for shop:<DATABASE_URL>: password authentication failed" in run.says()
+    assert "wr0ng-pa55word" not in run.text and site.pid() == pid
+
+
+def test_two_that_want_to_migrate(host, play):
+    """The second meets the lock of the first; and migrating twice would be harmless."""
+    runs = []
+    goal = {**shop("0.1.1", SAMPLE_MIGRATION="select pg_sleep(5)"), "bluegreen_force": True}
+    both = [threading.Thread(target=lambda: runs.append(play("deploy", goal, MIGRATE, rc=any))) for _number in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert sorted(run.rc for run in runs) == [0, 2]
+    assert "the lock is held by" in "".join(run.text for run in runs if run.rc == 2)
+    assert sql(host, "select count(*) from schema_migrations") == "3"
+    sql(host, "delete from schema_migrations where version > 20260300000000")
+
+
+def test_migrate_by_itself_says_what_ran(host, play):
+    play("deploy", {**shop("0.1.1"), "bluegreen_force": True})
+    sql(host, "delete from schema_migrations where version > 20260200000000; alter table items drop column price")
+    assert f"1 migration ran: {SECOND}" in play("migrate", {**SHOP, "color": "green"}).says()
+    run = play("migrate", {**SHOP, "color": "green"})
+    assert "no migration was pending" in run.says() and run.changed() == 0
+
+
+def test_a_command_that_does_not_tell(play):
+    other = {"bluegreen_migrate_command": 'IO.puts("by another command")', "bluegreen_force": True}
+    run = play("deploy", {**shop("0.1.1"), **other}, MIGRATE)
+    assert "by another command" in run.says() and "it does not tell which migrations did" in run.says()
+
+
+def test_what_comes_along_with_a_generated_release(host, play):
+    """env.sh, overlays, and an Origin that has to match."""
+    assert host.file(f"{ROOT}/slots/green/release/bin/migrate").mode == 0o555
+    tell = {"expr": 'IO.puts(System.get_env("SHOP_ENV_SH"))', "color": "green"}
+    assert "read for start" in play("rpc", {**SHOP, **tell}).text
+    ask = "curl -s -o /dev/null -w '%{http_code}' -m 2 localhost:7300/ws -H 'Sec-WebSocket-Key: x' -H 'Upgrade: websocket' -H 'Origin: %s'"
+    assert host.run(ask.replace("%s", "https://evil.test")).stdout == "403"
+    assert host.run(ask.replace("%s", "https://shop.test")).stdout == "101"
+
+
+def test_a_slot_of_a_shop_that_is_taken_off_leaves_its_database(host, play):
+    play("stop", {**SHOP, "color": "green"})
+    assert "all truths agree" in play("status", {**SHOP, "strict": True}).text
