@@ -322,8 +322,12 @@ def copy_collection():
 
 CONFTEST = """import os
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+import hypothesis
 from ansible.plugins.loader import init_plugin_loader
 init_plugin_loader()
+# The same examples for all mutants.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.load_profile("same")
 """
 
 
@@ -362,11 +366,15 @@ def try_python(path, results, deadline):
             check=False,
             env={**os.environ, "ANSIBLE_CONFIG": str(place / "ansible.cfg")},
         )
+    log = (place / "mutmut.log").read_text()
+    if "mutations/second" not in log:
+        raise SystemExit(f"mutmut did not come to its end: {log[-2000:]}")
     listed = run(mutmut, "results", "--all", "true", cwd=place).stdout
     for name, result in re.findall(r"^\s*(\S+): (.+)$", listed, re.MULTILINE):
-        if result == "killed":
+        if result in ("killed", "timeout", "segfault"):
             results.add(f"{path}: {name.rpartition('.')[2]}", of, "killed")
             continue
+        # Survived, or reached by no test at all.
         shown = run(mutmut, "show", name, cwd=place).stdout
         change = " => ".join(line[1:].strip() for line in shown.splitlines() if re.match(r"[-+] ", line))
         results.add(f"{path}: {name.rpartition('.')[2]}: {change}", of, "survived")

@@ -10,6 +10,10 @@ import pathlib
 
 os.environ.setdefault("ANSIBLE_CONFIG", str(pathlib.Path(__file__).parents[2] / "ansible.cfg"))
 
+import hypothesis
 from ansible.plugins.loader import init_plugin_loader
 
 init_plugin_loader()
+# Beside the hosts of other tests this machine may be slow, which is no fault of the code.
+hypothesis.settings.register_profile("any", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any")

@@ -176,3 +176,137 @@ def test_what_erlang_logs_as_numbers_is_read_and_has_no_secret_in_it():
     assert _envfile.redact(f"got {logged('ecto://app:s3cret-w0rd@db/app?')}", env) == 'got "<DATABASE_URL>?"'
     for other in ("<<1,2>>", "<<999,1,1,1>>", "<<255,254,253,252>>"):
         assert _envfile.readable(other) == other
+
+
+# --- to the letter ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("PORT", "1", "bluegreen_env: PORT belongs to the slot; set bluegreen_ports instead"),
+        ("RELEASE_NODE", "x", "bluegreen_env: RELEASE_NODE belongs to the slot; it is what tells the two slots apart"),
+        ("RELEASE_VSN", "1", "bluegreen_env: RELEASE_VSN is worked out by bin/<app> itself; leave it out"),
+        ("A B", "1", "bluegreen_env: 'A B' is not a variable name: letters, digits and _ are allowed, no digit first"),
+        ("A", None, "bluegreen_env: A has no value; write '' for an empty one"),
+        ("A", [], "bluegreen_env: A is a list; text, a number or true/false is allowed"),
+        ("A", "x" * 65537, "bluegreen_env: the value of A has 65537 bytes; 65536 are allowed"),
+        ("A", "\ud800", "bluegreen_env: the value of A is not valid Unicode"),
+    ],
+)
+def test_what_a_refused_variable_is_told(name, value, text):
+    with pytest.raises(Refused) as refused:
+        _envfile.from_mapping({name: value})
+    assert str(refused.value) == text
+
+
+def test_what_becomes_of_a_mapping():
+    found = _envfile.from_mapping({"A": True, "B": False, "C": 7, "D": 1.5, "E": "x" * 65536})
+    assert found == {"A": "true", "B": "false", "C": "7", "D": "1.5", "E": "x" * 65536}
+    with pytest.raises(Refused, match="^here is not a mapping of variable names to values$"):
+        _envfile.from_mapping([], "here")
+
+
+def test_what_becomes_of_a_dotenv_file():
+    text = "  # a comment\n\n  A=1 \r\nexport  B='two # words' # why\nC=a #b #c\nD=\"q\\\"d\\$\"\nE=''\nF=\nG=xX\r\n"
+    wanted = {"A": "1", "B": "two # words", "C": "a", "D": 'q"d$', "E": "", "F": "", "G": "xX"}
+    assert _envfile.parse_dotenv(text) == wanted
+    assert _envfile.parse_dotenv("A='b'c'd'".replace("c'd'", "")) == {"A": "b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x", "bluegreen_env_file line 1: not NAME=value, with a name of letters, digits and _"),
+        ("A=1\nB='x", "bluegreen_env_file line 2: the quote that opens the value of B is not closed on that line"),
+        ('A="x', "bluegreen_env_file line 1: the quote that opens the value of A is not closed on that line"),
+        ("A='x' y", "bluegreen_env_file line 1: something follows the closing quote of A"),
+        ("A='x'y'", "bluegreen_env_file line 1: something follows the closing quote of A"),
+        (
+            'A="$x"',
+            "bluegreen_env_file line 1: A has a $ or a backtick in double quotes; put the value in single quotes",
+        ),
+        ("A=$x", "bluegreen_env_file line 1: A has a quote, $, backtick or backslash; put the value in single quotes"),
+        ("PORT=1", "bluegreen_env_file line 1: PORT belongs to the slot; set bluegreen_ports instead"),
+    ],
+)
+def test_what_a_refused_dotenv_file_is_told(text, says):
+    with pytest.raises(Refused) as refused:
+        _envfile.parse_dotenv(text)
+    assert str(refused.value) == says
+
+
+def test_dotenv_files_that_are_read_and_that_are_not(tmp_path, monkeypatch):
+    path = tmp_path / ".env"
+    path.write_text("A='ž'\n", encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _envfile.read_dotenv(str(path)) == _envfile.read_dotenv("~/.env") == {"A": "ž"}
+    path.write_text("x")
+    with pytest.raises(Refused, match=f"^bluegreen_env_file {path} line 1: not NAME=value"):
+        _envfile.read_dotenv(str(path))
+    path.write_bytes(b"A=\xff\n")
+    with pytest.raises(Refused, match=f"^bluegreen_env_file cannot be read: it is not UTF-8: {path}$"):
+        _envfile.read_dotenv(str(path))
+    with pytest.raises(Refused, match=f"^bluegreen_env_file cannot be read: No such file or directory: {path}x$"):
+        _envfile.read_dotenv(f"{path}x")
+
+
+def test_all_that_a_slot_gets():
+    own = {
+        "BLUEGREEN_COLOR": "blue",
+        "BLUEGREEN_LIVE_FILE": "/opt/app/live/is-blue",
+        "ERL_CRASH_DUMP": "/opt/app/state/blue/erl_crash.dump",
+        "HOME": "/opt/app/state/blue",
+        "LANG": "C.UTF-8",
+        "PHX_HOST": "example.com",
+        "PHX_SERVER": "true",
+        "PORT": "4000",
+        "RELEASE_COOKIE": "c" * 48,
+        "RELEASE_NODE": "app_blue",
+        "RELEASE_TMP": "/opt/app/state/blue/tmp",
+    }
+    assert in_slot("blue", {}) == own
+    assert in_slot("blue", {"LANG": "de", "PHX_HOST": "x", "RELEASE_COOKIE": "y"}) == {
+        **own,
+        **{"LANG": "de", "PHX_HOST": "x", "RELEASE_COOKIE": "y"},
+    }
+    assert "PHX_HOST" not in _envfile.slot_env({}, "blue", 1, "app", "/opt/app/state/blue", "", "*.example.com")
+
+
+def test_what_lies_in_the_state_directory_moves_with_the_slot():
+    blue = in_slot(
+        "blue", {"HOME": "/opt/app/state/blue/home", "ERL_CRASH_DUMP": "/var/dump", "DATA": "/opt/app/state/blue"}
+    )
+    green = _envfile.moved(blue, "green", 5000, "app", "/opt/app/state/green")
+    assert (green["HOME"], green["ERL_CRASH_DUMP"]) == ("/opt/app/state/green/home", "/var/dump")
+    # A value of the user's stays what it is.
+    assert green["DATA"] == "/opt/app/state/blue" and green["RELEASE_NODE"] == "app_green"
+    # One that was written by somebody else names no directory of a slot.
+    assert _envfile.moved({"A": "1", "RELEASE_TMP": "/x"}, "green", 1, "app", "/s")["A"] == "1"
+    assert _envfile.moved({"A": "1"}, "green", 1, "app", "/s")["A"] == "1"
+
+
+def test_the_id_of_an_environment_is_the_same_for_ever():
+    """It is in the facts and in names of files: another way to work it out would make all of them strangers."""
+    assert (
+        _envfile.env_id(in_slot("blue", {"A": "1"})) == _envfile.env_id(in_slot("green", {"A": "1"})) == "8463944de56e"
+    )
+    assert len(_envfile.env_id({"A": "\udcff"})) == 12
+
+
+def test_packed_in_the_order_of_names():
+    assert _envfile.pack({"B": "1", "A": "ž"}) == _envfile.pack({"A": "ž", "B": "1"})
+    assert _envfile.unpack(_envfile.pack({"B": "1", "A": "ž"})) == {"A": "ž", "B": "1"}
+
+
+def test_what_names_the_slot_is_no_secret():
+    env = in_slot("blue", {"SECRET": "s3cr3t-word"})
+    text = "/opt/app/state/blue/erl_crash.dump of app_blue at example.com in C.UTF-8: s3cr3t-word " + "c" * 48
+    assert _envfile.redact(text, env) == text.replace("s3cr3t-word", "<SECRET>").replace("c" * 48, "<RELEASE_COOKIE>")
+    assert _envfile.redact("žluť", {"A": "žluť"}) == "<A>"
+    numbers = ",".join(str(byte) for byte in "žluť".encode())
+    assert _envfile.readable(f"<<{numbers}>>") == '"žluť"'
+
+
+def test_read_back_whatever_is_between():
+    assert _envfile.parse('A="1"\n\nB="2"\n') == {"A": "1", "B": "2"}
