@@ -6,7 +6,7 @@
 Of each file of tasks: every task taken out, every C(when) made true and false, every C(changed_when), C(failed_when),
 C(ignore_errors) and C(run_once) taken out; the tests that tests/promises.yml names for the file run against it, on real hosts. Of the pure
 Python: what mutmut makes of it, against the unit tests. What is noticed is killed; what survives is printed, unless accepted.yml says why it
-is not worth a test. What was tried stays in build/mutants, so that an interrupted run goes on where it was.
+is not worth a test. What was tried on hosts stays in tried.jsonl, so that an interrupted run goes on where it was.
 
 MUTANTS=roles/slot,plugins/module_utils/_slots.py tries a part; SEED=1 in another order; HOURS=2 for so long.
 """
@@ -28,6 +28,7 @@ import yaml
 
 TOP = pathlib.Path(__file__).parents[2]
 OUT = TOP / "build/mutants"
+TRIED = TOP / "tests/mutants/tried.jsonl"
 COLLECTIONS = OUT / "collections"
 COPY = COLLECTIONS / "ansible_collections/beamops/bluegreen"
 LEDGER = yaml.safe_load((TOP / "tests/promises.yml").read_text())
@@ -199,17 +200,17 @@ class Results:
     """Of each mutant what became of it, in a file that outlives an interrupted run."""
 
     def __init__(self):
-        self.path = OUT / "results.jsonl"
         self.known = {}
-        if self.path.exists():
-            for line in self.path.read_text().splitlines():
+        for path in (TRIED, OUT / "results.jsonl"):
+            for line in path.read_text().splitlines() if path.exists() else []:
                 entry = json.loads(line)
                 self.known[entry["id"], entry["of"]] = entry
 
     def add(self, name, of, result, **more):
         entry = {"id": name, "of": of, "result": result, **more}
         self.known[name, of] = entry
-        with open(self.path, "a", encoding="utf-8") as stream:
+        # What takes hours is kept with the sources; mutmut needs minutes.
+        with open(OUT / "results.jsonl" if name.startswith(tuple(PYTHON)) else TRIED, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import time
 
+import pytest
 from ansible_collections.beamops.bluegreen.plugins.filter import bluegreen
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _slots
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _group
@@ -415,3 +416,381 @@ def test_the_last_words_of_a_run():
     # A run that never came to a verdict did not go well.
     assert _group.ending(story(gate={}), fine, [])["failed"] == "promote failed; the reasons are above"
     assert "run the same deploy again" in _group.ending(story(lost=["d"]), fine, [])["lines"][0]
+
+
+# --- to the letter ---------------------------------------------------------------------------------------------------------
+
+
+def without(answer, **more):
+    """A host as it tells of itself, with something else in one of its slots."""
+    found = info()
+    for color, slot in more.items():
+        found["slots"][color].update(slot)
+    found.update(answer)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (None, "did not come this far"),
+        ({}, "did not come this far"),
+        ({"unreachable": True, "msg": "no route\nmore"}, "unreachable: no route"),
+        ({"unreachable": True}, "unreachable: no answer"),
+        ({"unreachable": True, "msg": "\n"}, "unreachable: no answer"),
+        # A host that was lost is lost, whatever it said before.
+        ({"unreachable": True, "ok": True, "msg": "gone"}, "unreachable: gone"),
+        ({"ok": True}, None),
+        ({"ok": True, "skipped": True}, None),
+        ({"ok": 1}, "failed without a word"),
+        ({"skipped": True}, "was skipped"),
+        ({"msg": " because "}, "because"),
+        ({"msg": "MODULE FAILURE", "module_stderr": "a\nValueError: x\n"}, "MODULE FAILURE: ValueError: x"),
+        ({"msg": "Module failure: see", "exception": "T\nKeyError: y"}, "Module failure: see: KeyError: y"),
+        ({"msg": "MODULE FAILURE", "module_stderr": "first", "exception": "second"}, "MODULE FAILURE: first"),
+        # It said itself what is wrong.
+        ({"msg": "MODULE FAILURE", "module_stderr": "x", "ok": False}, "MODULE FAILURE"),
+        ({"msg": "refused", "module_stderr": "x"}, "refused"),
+        ({"msg": "MODULE FAILURE"}, "MODULE FAILURE"),
+    ],
+)
+def test_why_a_step_is_not_good(result, reason):
+    assert _group.why(result) == reason
+
+
+def test_what_a_group_is_judged_by():
+    good, lost = {"ok": True, "info": {"refusals": []}}, {"unreachable": True, "msg": "no route"}
+    results = {"a": {"lock": good, "deployed": {"ok": True}}, "b": {"lock": good, "deployed": {"msg": "sick"}}}
+    judged = _group.verdict(results, ["a", "b"], ["lock", "deployed"])
+    assert judged == {"ok": False, "failed": [{"host": "b", "step": "deployed", "why": "sick"}], "lost": []}
+    assert _group.verdict(results, ["a"], ["lock", "deployed"]) == {"ok": True, "failed": [], "lost": []}
+    # The first bad step of a host is the one that is told.
+    both = {"a": {"lock": {"msg": "held"}, "deployed": {"msg": "sick"}}}
+    assert _group.verdict(both, ["a"], ["lock", "deployed"])["failed"] == [{"host": "a", "step": "lock", "why": "held"}]
+    # What may have been left out.
+    for left_out in (None, {}, {"skipped": True}):
+        assert _group.verdict({"a": {"hooked": left_out}}, ["a"], ["hooked?"])["ok"]
+    assert (
+        _group.verdict({"a": {"hooked": {**lost, "skipped": True}}}, ["a"], ["hooked?"])["failed"][0]["step"]
+        == "hooked"
+    )
+    assert not _group.verdict({"a": {"hooked": {"msg": "no"}}}, ["a"], ["hooked?"])["ok"]
+    assert not _group.verdict({"a": {}}, ["a"], ["hooked"])["ok"] and not _group.verdict({}, [], ["hooked?"])["ok"]
+    # Set-up that left something, and what forbids everything.
+    setup = {"a": {"setup": {"ok": True, "setup_needed": ["/x", "/y"]}}}
+    assert _group.verdict(setup, ["a"], ["setup"])["failed"][0]["why"] == "set-up is not complete: /x, /y"
+    assert _group.verdict({"a": {"setup": {"ok": True, "setup_needed": []}}}, ["a"], ["setup"])["ok"]
+    refused = {"a": {"lock": {"ok": True, "info": {"refusals": ["one", "two"]}}}}
+    assert _group.verdict(refused, ["a"], ["lock"])["failed"] == [{"host": "a", "step": "lock", "why": "one; two"}]
+    assert _group.verdict({"a": {"lock": {"ok": True, "info": None}}}, ["a"], ["lock"])["ok"]
+    # Without those that are lost, as long as one is there.
+    half = {"a": {"lock": good}, "b": {"lock": lost}}
+    assert _group.verdict(half, ["a", "b"], ["lock"], True) == {"ok": True, "failed": [], "lost": ["b"]}
+    assert _group.verdict(half, ["a", "b"], ["lock"])["failed"] == [
+        {"host": "b", "step": "lock", "why": "unreachable: no route"}
+    ]
+    gone = _group.verdict({"a": {"lock": lost}, "b": {"lock": lost}}, ["a", "b"], ["lock"], True)
+    assert gone["lost"] == [] and not gone["ok"]
+    assert gone["failed"] == [{"host": host, "step": "lock", "why": "unreachable: no route"} for host in "ab"]
+    later = {"a": {"lock": good, "deployed": lost}}
+    assert _group.verdict(later, ["a"], ["lock", "deployed"], True)["failed"] == [
+        {"host": "a", "step": "lock", "why": "lost"}
+    ]
+
+
+def refusals(plan):
+    assert not plan["ok"] and plan["lost"] == []
+    assert {entry["step"] for entry in plan["failed"]} == {"plan"}
+    return {entry["host"]: entry["why"] for entry in plan["failed"]}
+
+
+def test_why_a_deploy_may_not_go_on():
+    unsure = info(traffic_unsure=True, deployment_id="green")
+    said = "it is not sure which slot is live: /deployment_id says green, the live symlink says blue; run setup.yml"
+    assert refusals(_group.deploy_plan({"a": unsure, "b": info()}, {"a": C, "b": C})) == {"a": said}
+    back = info(rolled_back=[bad(C)])
+    why = f"{C} was rolled back from; to deploy it again: -e bluegreen_force=true"
+    assert refusals(_group.deploy_plan({"a": back}, {"a": C})) == {"a": why}
+    # Live by now, it is not bad as such.
+    live = info(rolled_back=[bad(A)])
+    fine = {"ok": True, "failed": [], "lost": [], "hosts": {"a": {"color": "green"}}}
+    assert _group.deploy_plan({"a": live}, {"a": A}) == _group.deploy_plan({"a": info()}, {"a": C}) == fine
+    assert _group.deploy_plan({"a": info()})["ok"] and _group.deploy_plan({"a": info()}, {"b": C})["ok"]
+
+
+def test_why_a_switch_may_not_go_on():
+    not_set_up = "is not set up; run deploy.yml"
+    assert refusals(_group.switch_plan({"a": info(link=None)})) == {"a": not_set_up}
+    lost = info(traffic_unsure=True, link=None)
+    lost["disagreements"] = []
+    assert refusals(_group.switch_plan({"a": lost})) == {"a": "nobody knows which slot is live"}
+    two = info(traffic_unsure=True)
+    two["disagreements"] = ["one", "two"]
+    assert refusals(_group.switch_plan({"a": two})) == {"a": "one; two"}
+    nothing = "green holds no release, so there is nothing to promote; run deploy.yml"
+    assert refusals(_group.switch_plan({"a": info(green=None)}, "green")) == {"a": nothing}
+    assert refusals(_group.switch_plan({"a": info(blue=None, green=None)})) == {"a": nothing}
+    none = "no slot holds no release, so there is nothing to promote; run deploy.yml"
+    assert refusals(_group.switch_plan({"a": info()}, None, {})) == {"a": none}
+    back = f"green holds {B} env 1111, which was rolled back from; to promote it all the same: -e color=green"
+    assert refusals(_group.switch_plan({"a": info(rolled_back=[bad(B)])})) == {"a": back}
+    cut = {"pending": {"release": B, "at": "t9"}}
+    said = f"green ({B}) is the rest of a deploy that was cut short (t9); run deploy.yml again"
+    assert refusals(_group.switch_plan({"a": without({}, green=cut)}, "green")) == {"a": said}
+    sick = {"healthy": False, "health": "503"}
+    said = f"green ({B}) is not healthy: 503 on port 5000; deploy.yml with the same artifact starts it again"
+    assert refusals(_group.switch_plan({"a": without({}, green=sick)}, "green")) == {"a": said}
+    # What was deployed in this run was proven there; and what is live is where it should be, however it is.
+    plan = _group.switch_plan({"a": without({}, green=sick)}, None, {"a": {"color": "green", "release": C, "env": E2}})
+    assert plan["hosts"] == {"a": {"color": "green", "release": C, "env": E2, "already": False}}
+    plan = _group.switch_plan({"a": without({}, blue=sick)}, "blue")
+    assert plan["hosts"] == {"a": {"color": "blue", "release": A, "env": E1, "already": True}}
+    others = {"a": info(), "b": info(green=C)}
+    why = {
+        "a": f"would go to {B}, others to another release; deploy to all of them first",
+        "b": f"would go to {C}, others to another release; deploy to all of them first",
+    }
+    assert refusals(_group.switch_plan(others)) == why
+    assert _group.switch_plan({"a": info()}) == {
+        "ok": True,
+        "failed": [],
+        "lost": [],
+        "hosts": {"a": {"color": "green", "release": B, "env": E1, "already": False}},
+    }
+
+
+def test_why_nobody_may_be_sent_to_the_idle_slot():
+    def why(found, percent=10):
+        return refusals(_group.canary_plan({"a": found}, percent))["a"]
+
+    assert why(info(link=None)) == "is not set up; run deploy.yml"
+    for needed in ("/etc/nginx/conf.d/my_app.conf", "/opt/my_app/site.sha256"):
+        assert why(info(setup_needed=[needed])) == "its site is not the one that knows of canaries; run setup.yml"
+    assert _group.canary_plan({"a": info(setup_needed=["/opt/my_app/bin/my_app"])}, 10)["ok"]
+    assert why(info(green=None)) == "green holds no release, so nobody can be sent there; run deploy.yml"
+    sick = without({}, green={"healthy": False, "health": "503"})
+    assert (
+        why(sick) == f"green ({B}) is not healthy: 503 on port 5000; deploy.yml with the same artifact starts it again"
+    )
+    # Taking it away is always fine, and has no release that hosts could differ in.
+    fine = {"ok": True, "failed": [], "lost": []}
+    others = {"a": sick, "b": info(green=None), "c": info(setup_needed=["/x.conf"]), "d": info(green=C)}
+    assert _group.canary_plan(others, 0) == fine
+    assert why(info(link=None), 0) == "is not set up; run deploy.yml"
+    assert _group.canary_plan({"a": info()}, 10) == {**fine, "hosts": {"a": {"release": B}}}
+
+
+def test_why_a_rollback_may_not_go_on():
+    goal = {"release": C, "env": E2, "color": "green", "take": True}
+    assert refusals(_group.rollback_plan({"a": info(link=None)})) == {"a": "is not set up; run deploy.yml"}
+    assert refusals(_group.rollback_plan({"a": info()})) == {"a": "nothing"}
+    known = {"migrations": {A: ["1", "2", "3"], C: ["1"]}, "rollback": goal}
+    said = (
+        f"{C} does not know the migrations 2, 3, which have run since; undo them, or, if it can live with them: "
+        "-e bluegreen_force=true"
+    )
+    assert refusals(_group.rollback_plan({"a": info(**known)})) == {"a": said}
+    assert _group.rollback_plan({"a": info(**known)}, True)["ok"]
+    for silent in ({A: ["1"]}, {C: ["1"]}, {}):
+        assert _group.rollback_plan({"a": info(migrations=silent, rollback=goal)})["ok"]
+    plan = _group.rollback_plan({"a": info(rollback=goal)})
+    assert plan == {"ok": True, "failed": [], "lost": [], "hosts": {"a": {**goal, "already": False}}}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"operation": "promote"},
+        {"result": "failed"},
+        {"to": {"color": "blue", "release": B}},
+        {"to": {"color": "green", "release": A}},
+        {"to": {"color": "blue", "release": A, "env": E2}},
+        {"to": None},
+        {"from": {"color": "blue", "release": A, "env": E1}},
+    ],
+)
+def test_a_run_that_was_no_rollback_to_what_is_live_is_not_finished(other):
+    died = {"operation": "rollback", "result": "died", "run": "r", "from": {"color": "green", "release": B}}
+    died["to"] = {"color": "blue", "release": A, "env": E1}
+    goal = {"release": C, "env": E1, "color": "green", "take": True}
+    there = _group.rollback_plan({"a": info(last_run=died, rollback=goal)})["hosts"]["a"]
+    assert there == {"release": A, "env": E1, "color": "blue", "take": False, "already": True}
+    plan = _group.rollback_plan({"a": info(last_run={**died, **other}, rollback=goal)})
+    assert plan["hosts"]["a"] == {**goal, "already": False}
+
+
+STEPS = {
+    "lock": "locking",
+    "trouble": "setting up",
+    "setup": "setting up",
+    "release": "installing",
+    "predicted": "deploying",
+    "deployed": "deploying",
+    "migrated": "migrating",
+    "listed": "asking for its migrations",
+    "ended": "ending",
+    "smoked": "checking",
+    "hooked": "hook",
+    "told_idle": "bluegreen_on_idle",
+    "told_live": "bluegreen_on_live",
+    "drained": "draining",
+    "shared": "changing who gets which slot",
+    "switched": "switching",
+    "stopped": "stopping",
+    "another": "another",
+}
+
+
+def test_what_a_person_reads_when_a_run_failed():
+    for step, word in STEPS.items():
+        failed = [{"host": "a", "step": step, "why": "no\nmore"}]
+        assert _group.failure_lines("deploy", failed, "Repair.") == [
+            "deploy failed on 1 host:",
+            f"a: {word}: no",
+            "  more",
+            "Repair.",
+        ]
+    plan = [{"host": host, "step": "plan", "why": "no"} for host in "ab"]
+    assert _group.failure_lines("promote", plan, "One\ntwo") == [
+        "promote failed on 2 hosts:",
+        "a: no",
+        "b: no",
+        "One",
+        "  two",
+    ]
+    assert _group.failure_lines("promote", [], "") == ["promote failed on 0 hosts:", ""]
+
+
+def story(**more):
+    return {"operation": "deploy", "gate": {"ok": True}, "later": {}, "lost": [], "advice": "Repair it.", **more}
+
+
+def test_the_last_words_of_a_run():
+    failed = [{"host": "a", "step": "lock", "why": "no"}]
+    bad_ = {"ok": False, "failed": failed}
+    assert _group.ending(story(), {}, ["table"]) == {"lines": ["table"], "failed": ""}
+    said = _group.ending(story(lost=["b", "c"]), {}, ["table"], (0.0123, 0.005), ["1", "2"])["lines"]
+    assert said == [
+        "table",
+        "2 migrations ran: 1, 2",
+        "12 ms between the first and the last switch, as far as clocks tell (+-5 ms)",
+        "lost, and not changed: b, c; when they are back, run the same deploy again, with bluegreen_promote=true",
+    ]
+    ended = _group.ending(story(gate=bad_), bad_, ["table"], (0.01, 0.001))
+    assert ended["lines"] == ["table", "deploy failed on 1 host:", "a: locking: no", "Repair it."]
+    assert ended["failed"] == "deploy failed on a; the reasons are above"
+    behind = _group.ending(story(later=bad_), {}, [])
+    assert behind["lines"][-1].startswith("The traffic is on the new slot and stays there; nothing was undone.")
+    not_ended = _group.ending(story(), bad_, [])
+    assert not_ended["lines"][-1].startswith("What came before that went well on every host, and stays.")
+    assert not_ended["failed"] == behind["failed"] == "deploy failed on a; the reasons are above"
+    assert _group.ending(story(gate={}), {}, []) == {"lines": [], "failed": "deploy failed; the reasons are above"}
+    twice = _group.ending(story(gate={"ok": True, "failed": failed}, later=bad_), {}, [])
+    assert twice["failed"] == "deploy failed on a; the reasons are above"
+
+
+def test_what_is_about_to_be_deployed():
+    empty = info(blue=None, green=None, target="blue")
+    assert _group.deploy_lines({"a": empty}, {}) == ["a: live blue nothing -> deploying the artifact to blue"]
+    assert _group.deploy_lines({"a": info()}, {"a": B}) == [f"a: live blue {A} env 1111 -> deploying {B} to green"]
+    again = info(wanted={"env": E1, "env_changes": None}, target="blue")
+    assert _group.deploy_lines({"a": again}, {"a": A}) == [
+        f"a: live blue {A} env 1111 -> deploying {A} env 1111 to blue"
+    ]
+
+
+def test_what_is_about_to_be_switched():
+    plan = _group.switch_plan({"a": info(blue=None)}, "green")
+    assert _group.switch_lines({"a": info(blue=None)}, plan) == [f"a: live blue nothing -> green {B} env 1111"]
+    plan = _group.switch_plan({"a": info()}, "blue")
+    assert _group.switch_lines({"a": info()}, plan) == [f"a: blue {A} env 1111 is live already"]
+    # Another environment goes into the slot only now: what is there says nothing of it.
+    there = without({}, green={"env_changes": {"added": ["X"], "removed": [], "changed": []}})
+    plan = _group.switch_plan({"a": there}, None, {"a": {"color": "green", "release": B, "env": E2}})
+    assert _group.switch_lines({"a": there}, plan) == [f"a: live blue {A} env 1111 -> green {B} env 2222"]
+
+
+def test_what_a_migration_is_said_to_have_done():
+    def says(**result):
+        return _group.migrate_lines({"a": {"output": [], "migrated": None, "changed": True, **result}}, "M.migrate()")
+
+    assert says(release=A) == [f"a: would migrate with {A}: M.migrate()"]
+    assert says(output=["x"], release=A) == ["  x", "a: M.migrate() has run; it does not tell which migrations did"]
+    assert says(changed=False) == ["a: M.migrate() has run; it does not tell which migrations did"]
+    assert says(migrated=[]) == ["a: no migration was pending"]
+    assert says(migrated=["1"], output=["x"]) == ["  x", "a: 1 migration ran: 1"]
+    assert says(migrated=["1", "2"]) == ["a: 2 migrations ran: 1, 2"]
+
+
+def test_the_table_to_the_letter():
+    down = {"running": False, "healthy": False}
+    sick = without({}, blue={"healthy": False, "health": "503", "process_release": None}, green=down)
+    sick["disagreements"] = _slots.disagreements(sick)
+    fresh = info(blue=None, green=None, link=None, deployment_id=None)
+    fresh["facts"]["live"] = None
+    lines = _group.status_lines({"web1": sick, "b": {"skipped": True}, "c": fresh})
+    assert lines == [
+        "HOST  FACTS  LINK  /deployment_id  PROCESS          BLUE                                    GREEN",
+        f"web1  blue   blue  blue            unknown release  {A} env 1111 live unhealthy  {B} env 1111 idle stopped",
+        "b     ?      ?     ?               ?                ?                                       ?",
+        "c     -      -     -               -                empty                                   empty",
+        "web1: blue: runs but is not healthy (503)",
+        "b: not asked",
+        "c: is not set up; run deploy.yml",
+    ]
+    back = without({"live": "green", "idle": "blue"}, green={"rolled_back": True}, blue={"rolled_back": True})
+    cells = _group.status_lines({"a": back})[1]
+    assert f"{A} env 1111 idle rolled-back healthy" in cells and f"{B} env 1111 live healthy" in cells
+    # The process is that of the live slot.
+    assert _group.status_lines({"a": info()})[1].split()[4] == A
+
+
+def test_what_there_is_to_say_of_a_host():
+    assert _group.remarks({"msg": "no\nmore"}) == ["no"] and _group.remarks({"skipped": True}) == ["not asked"]
+    assert _group.remarks(info()) == []
+    locked = {"holder": "ann@laptop", "operation": "deploy", "since": "t1"}
+    found = info(canary=10, maintenance=True, lock=locked, not_installed=["not there yet"])
+    assert _group.remarks(found) == [
+        "not there yet",
+        "canary: 10 % of the visitors get green",
+        "closed for maintenance; maintenance.yml -e state=off opens it",
+        "locked by ann@laptop for deploy since t1",
+    ]
+
+
+def test_a_group_of_more_than_one_release():
+    assert _group.drift({"a": info(), "b": info()}) == [] and _group.drift({"a": info(), "b": {"msg": "no"}}) == []
+    assert _group.drift({"a": info(), "b": info(blue=None)}) == []
+    several = {"a": info(), "b": info(blue=C), "c": info()}
+    assert _group.drift(several) == [
+        f"the group serves 2 releases ({A}: a, c; {C}: b); deploy.yml -e bluegreen_promote=true makes it one"
+    ]
+    assert (
+        _group.in_doubt(several) and _group.in_doubt({"a": info(link=None)}) and _group.in_doubt({"a": {"msg": "no"}})
+    )
+    assert _group.status_lines(several)[-1] == _group.drift(several)[0]
+
+
+def test_which_commands_can_follow():
+    assert _group.next_lines({}) == [] and _group.next_lines({"a": {"msg": "no"}}) == []
+    both = {"a": info(), "b": info("green", blue=B, green=A)}
+    both["b"]["slots"]["blue"]["promoted_at"] = None
+    assert _group.next_lines(both) == [f"to make {B} env 1111 live: promote.yml"]
+    others = {"a": info(), "b": info(green=C)}
+    assert _group.next_lines(others) == [f"to make {B} and {C} live: promote.yml -e color=green"]
+    # Not while one of them has nothing that waits, or is not ready.
+    assert _group.next_lines({"a": info(), "b": info(green=None)}) == []
+    assert _group.next_lines({"a": without({}, green={"healthy": False})}) == []
+    assert _group.next_lines({"a": info(rolled_back=[bad(B)])}) == []
+
+
+def test_the_history_to_the_letter():
+    first = {"at": "t1", "operation": "deploy", "result": "failed", "seconds": 3, "who": "ann", "why": "no room"}
+    first.update({"from": None, "to": {"color": "blue", "release": None}})
+    second = {"at": "t2", "operation": "promote", "result": "ok", "seconds": None, "who": "bob"}
+    second["from"] = second["to"] = {"color": "blue", "release": A, "env": E1}
+    infos = {"b": info(history=[second]), "a": info(history=[first]), "c": info()}
+    assert _group.history_lines(infos) == [
+        "t1  a  deploy  failed  3 s  ann  live - nothing -> blue nothing  (no room)",
+        f"t2  b  promote  ok  None s  bob  live blue {A} env 1111",
+    ]
