@@ -794,3 +794,35 @@ def test_the_history_to_the_letter():
         "t1  a  deploy  failed  3 s  ann  live - nothing -> blue nothing  (no room)",
         f"t2  b  promote  ok  None s  bob  live blue {A} env 1111",
     ]
+
+
+def test_every_host_has_its_say():
+    """One that cannot, or need not, does not end what is to be said of the others."""
+    late = {"a": {"hooked": None, "deployed": {"msg": "sick"}}}
+    assert _group.verdict(late, ["a"], ["hooked?", "deployed"])["failed"][0]["step"] == "deployed"
+    sick = {"healthy": False, "health": "503"}
+    for first in (info(link=None), info(green=None), without({}, green=sick)):
+        assert set(refusals(_group.switch_plan({"a": first, "b": info(green=None)}, "green"))) == {"a", "b"}
+    back = info(rolled_back=[bad(B)])
+    assert set(refusals(_group.switch_plan({"a": back, "b": back}))) == {"a", "b"}
+    # One that has the other slot waiting still goes there, though one beside it was rolled back from.
+    plan = _group.switch_plan({"a": info("green", blue=B, green=B, rolled_back=[bad(B)]), "b": info(blue=A)})
+    assert plan["hosts"]["b"]["color"] == "green"
+    again = info(wanted={"env": E1, "env_changes": None})
+    assert len(_group.deploy_lines({"a": again, "b": info()}, {"a": A, "b": A})) == 2
+    # Two entries of one second on one host stay in their order.
+    entry = {"at": "t", "operation": "stop", "result": "ok", "seconds": 1, "who": "ann", "from": None, "to": None}
+    both = _group.history_lines({"a": info(history=[entry, {**entry, "operation": "deploy"}])})
+    assert [line.split()[2] for line in both] == ["stop", "deploy"]
+    ran = {"output": ["x"], "migrated": ["1"], "changed": True}
+    assert _group.migrate_lines({"a": ran, "b": ran}, "m") == [
+        "  x",
+        "a: 1 migration ran: 1",
+        "  x",
+        "b: 1 migration ran: 1",
+    ]
+    bad_ = {"ok": False, "failed": [{"host": "b", "step": "told_live", "why": "no"}]}
+    both = _group.ending(
+        story(gate={"ok": True, "failed": [{"host": "a", "step": "lock", "why": "no"}]}, later=bad_), {}, []
+    )
+    assert both["failed"] == "deploy failed on a, b; the reasons are above"
