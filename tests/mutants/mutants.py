@@ -8,7 +8,8 @@ C(ignore_errors) and C(run_once) taken out; the tests that tests/promises.yml na
 Python: what mutmut makes of it, against the unit tests. What is noticed is killed; what survives is printed, unless accepted.yml says why it
 is not worth a test. What was tried on hosts stays in tried.jsonl, so that an interrupted run goes on where it was.
 
-MUTANTS=roles/slot,plugins/module_utils/_slots.py tries a part; SEED=1 in another order; HOURS=2 for so long.
+MUTANTS=roles/slot,plugins/module_utils/_slots.py tries a part; SEED=1 in another order; HOURS=2 for so long; PLACE=fleet only
+on the hosts of that scenario.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ PYTHON = {
     "plugins/module_utils/_envfile.py": ["test_envfile"],
     "plugins/plugin_utils/_group.py": ["test_group", "test_report"],
 }
+PLACES = ("default", "fleet")
 TAKEN_OUT = ("changed_when", "failed_when", "ignore_errors", "run_once")
 # Longer than any of the tests that the ledger names takes.
 TEST_SECONDS = 400
@@ -249,7 +251,7 @@ def state_of(path, tests):
 
 def try_tasks(paths, results, deadline, seed):
     """Each place has hosts of its own; what survives in one is tried in the next."""
-    for place in ("default", "fleet"):
+    for place in os.environ.get("PLACE", "").split() or PLACES:
         work = []
         for path in paths:
             tests = tests_of(path, place)
@@ -270,13 +272,13 @@ def try_tasks(paths, results, deadline, seed):
 
 
 def is_killed(path, name, results):
-    places = [state_of(path, tests_of(path, place)) for place in ("default", "fleet")]
+    places = [state_of(path, tests_of(path, place)) for place in PLACES]
     return any(results.known.get((name, of), {}).get("result") == "killed" for of in places)
 
 
 def try_on_hosts(place, work, results, deadline):
     copy_collection()
-    scenario, clean = Scenario(place), True
+    scenario, clean, passes = Scenario(place), True, {}
     scenario.prepare()
     try:
         for number, (name, of, path, text, tests) in enumerate(work, 1):
@@ -285,6 +287,14 @@ def try_on_hosts(place, work, results, deadline):
                 return
             if not clean:
                 scenario.create(saved=True)
+            if path not in passes:
+                # A test that fails by itself would kill everything.
+                passes[path], said = scenario.test(tests)
+                scenario.create(saved=True)
+                if not passes[path]:
+                    print(f"{path}: {last_failed(said)} fails without a mutant\n{said[-1500:]}", flush=True)
+            if not passes[path]:
+                continue
             began = time.monotonic()
             (COPY / path).write_text(text)
             passed, said = scenario.test(tests)
@@ -395,7 +405,7 @@ def outcomes(path, results):
         return
     for what, _text in mutants_of(path):
         name, tried = f"{path}: {what}", []
-        for place in ("default", "fleet"):
+        for place in PLACES:
             tests = tests_of(path, place)
             if tests:
                 tried.append(results.known.get((name, state_of(path, tests)), {}).get("result", "not tried"))

@@ -661,31 +661,31 @@ def test_what_a_person_reads_when_a_run_failed():
     assert _group.failure_lines("promote", [], "") == ["promote failed on 0 hosts:", ""]
 
 
-def story(**more):
+def told_of(**more):
     return {"operation": "deploy", "gate": {"ok": True}, "later": {}, "lost": [], "advice": "Repair it.", **more}
 
 
-def test_the_last_words_of_a_run():
+def test_the_last_words_of_a_run_to_the_letter():
     failed = [{"host": "a", "step": "lock", "why": "no"}]
     bad_ = {"ok": False, "failed": failed}
-    assert _group.ending(story(), {}, ["table"]) == {"lines": ["table"], "failed": ""}
-    said = _group.ending(story(lost=["b", "c"]), {}, ["table"], (0.0123, 0.005), ["1", "2"])["lines"]
+    assert _group.ending(told_of(), {}, ["table"]) == {"lines": ["table"], "failed": ""}
+    said = _group.ending(told_of(lost=["b", "c"]), {}, ["table"], (0.0123, 0.005), ["1", "2"])["lines"]
     assert said == [
         "table",
         "2 migrations ran: 1, 2",
         "12 ms between the first and the last switch, as far as clocks tell (+-5 ms)",
         "lost, and not changed: b, c; when they are back, run the same deploy again, with bluegreen_promote=true",
     ]
-    ended = _group.ending(story(gate=bad_), bad_, ["table"], (0.01, 0.001))
+    ended = _group.ending(told_of(gate=bad_), bad_, ["table"], (0.01, 0.001))
     assert ended["lines"] == ["table", "deploy failed on 1 host:", "a: locking: no", "Repair it."]
     assert ended["failed"] == "deploy failed on a; the reasons are above"
-    behind = _group.ending(story(later=bad_), {}, [])
+    behind = _group.ending(told_of(later=bad_), {}, [])
     assert behind["lines"][-1].startswith("The traffic is on the new slot and stays there; nothing was undone.")
-    not_ended = _group.ending(story(), bad_, [])
+    not_ended = _group.ending(told_of(), bad_, [])
     assert not_ended["lines"][-1].startswith("What came before that went well on every host, and stays.")
     assert not_ended["failed"] == behind["failed"] == "deploy failed on a; the reasons are above"
-    assert _group.ending(story(gate={}), {}, []) == {"lines": [], "failed": "deploy failed; the reasons are above"}
-    twice = _group.ending(story(gate={"ok": True, "failed": failed}, later=bad_), {}, [])
+    assert _group.ending(told_of(gate={}), {}, []) == {"lines": [], "failed": "deploy failed; the reasons are above"}
+    twice = _group.ending(told_of(gate={"ok": True, "failed": failed}, later=bad_), {}, [])
     assert twice["failed"] == "deploy failed on a; the reasons are above"
 
 
@@ -823,6 +823,6 @@ def test_every_host_has_its_say():
     ]
     bad_ = {"ok": False, "failed": [{"host": "b", "step": "told_live", "why": "no"}]}
     both = _group.ending(
-        story(gate={"ok": True, "failed": [{"host": "a", "step": "lock", "why": "no"}]}, later=bad_), {}, []
+        told_of(gate={"ok": True, "failed": [{"host": "a", "step": "lock", "why": "no"}]}, later=bad_), {}, []
     )
     assert both["failed"] == "deploy failed on a, b; the reasons are above"

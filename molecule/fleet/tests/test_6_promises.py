@@ -121,6 +121,28 @@ def test_a_host_that_is_lost_in_the_upload_and_consent_to_go_on_without_it(reach
     make_one()
 
 
+def test_one_that_cannot_switch_takes_all_back(colors):
+    live, idle = colors
+    inside(TWO, f"mkdir -p {ROOT}/.live.new/x")
+    try:
+        with asking():
+            run = play("promote", f"color={idle}", rc=2)
+    finally:
+        inside(TWO, f"rm -r {ROOT}/.live.new")
+    said(run, f"{TWO}: switching:", "serves what it served before")
+    assert {SITES[host].color() for host in HOSTS} == {live}
+    play("status", "strict=true")
+
+
+def test_one_that_fails_has_all_of_them_give_back():
+    slots = held()
+    env = "{{ {'SAMPLE_UNHEALTHY': '1'} if inventory_hostname == 'bluegreen-fleet2' else {} }}"
+    run = play("deploy", {**REBUILT, "bluegreen_env": env, "bluegreen_health_timeout": 5}, rc=2)
+    said(run, f"deploy failed on 1 host: {TWO}: deploying:")
+    assert held() == slots
+    play("status", "strict=true")
+
+
 def test_the_history_says_why_a_run_failed():
     env = "{{ {'SAMPLE_UNHEALTHY': '1'} if inventory_hostname == 'bluegreen-fleet2' else {} }}"
     play("deploy", {**REBUILT, "bluegreen_env": env, "bluegreen_health_timeout": 5}, rc=2)
