@@ -13,7 +13,7 @@ import time
 
 import pytest
 import requests
-from support.bluegreen import Client, Site, artifact, playbook, variant
+from support.bluegreen import PLAIN, Client, Site, artifact, playbook, variant
 
 INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
 ROOT = "/opt/sample_app"
@@ -42,7 +42,7 @@ def clean(host):
 def forget(host, app):
     host.check_output(
         f"sudo sh -c 'systemctl disable --now {app}@blue {app}@green; rm -rf /opt/{app} /srv/{app} /etc/ansible/facts.d/{app}.fact "
-        f"/etc/nginx/conf.d/{app}.conf; systemctl reload nginx; userdel {app}; true' 2>&1"
+        f"/etc/nginx/conf.d/{app}.conf /etc/systemd/system/{app}*; systemctl daemon-reload; systemctl reload nginx; userdel {app}; true' 2>&1"
     )
 
 
@@ -727,13 +727,13 @@ def test_a_role_by_itself(host, clean, tmp_path):
     path = tmp_path / "own.yml"
     roles = "".join(f"    - role: beamops.bluegreen.{name}\n" for name in ("slot", "nginx", "release"))
     path.write_text(f"- name: Own\n  hosts: bluegreen\n  become: true\n  gather_facts: false\n  roles:\n{roles}")
-    words = ["ansible-playbook", "-i", INVENTORY, str(path)]
-    done = subprocess.run([*words, "-e", json.dumps(goal)], capture_output=True, text=True, check=False)
+    words, how = ["ansible-playbook", "-i", INVENTORY, str(path)], {"env": {**os.environ, **PLAIN}}
+    done = subprocess.run([*words, "-e", json.dumps(goal)], capture_output=True, text=True, check=False, **how)
     assert done.returncode == 0, done.stdout[-3000:]
     assert host.file("/opt/other_app/live").exists and host.file("/etc/nginx/conf.d/other_app.conf").exists
     assert host.check_output("ls /opt/other_app/releases").startswith("0.1.0-")
     bad = {**goal, "bluegreen_artifact": artifact("sample_app-0.1.1")}
-    done = subprocess.run([*words, "-e", json.dumps(bad)], capture_output=True, text=True, check=False)
-    said = " ".join(done.stdout.split())
+    done = subprocess.run([*words, "-e", json.dumps(bad)], capture_output=True, text=True, check=False, **how)
+    said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 2 and "is a release of sample_app, not of other_app" in said, said[-3000:]
     forget(host, "other_app")
