@@ -211,12 +211,12 @@ def test_stop_timeout(host, site, play):
     play("deploy", {"bluegreen_artifact": NEW, **FORCE})
     idle = other(site.color())
     port = {"blue": 4000, "green": 5000}[idle]
-    for timeout, answered in ((2, False), (30, True)):
+    for timeout, milliseconds, answered in ((2, 25000, False), (30, 14000, True)):
         play("setup", f"bluegreen_stop_timeout={timeout}")
         said = []
         asking = threading.Thread(
-            target=lambda found=said: found.append(
-                host.run(f"curl -sS -m 30 'http://127.0.0.1:{port}/slow?ms=14000'").rc
+            target=lambda found=said, slow=milliseconds: found.append(
+                host.run(f"curl -sS -m 30 'http://127.0.0.1:{port}/slow?ms={slow}'").rc
             )
         )
         asking.start()
@@ -405,7 +405,7 @@ def test_one_directory_without_root(host, play, clean):
         assert inside(host, f"{ask}/deployment_id") == "blue"
         # What takes longer than a slot may take to stop is cut.
         said = []
-        slow = "curl -sS -m 30 'http://127.0.0.1:15000/slow?ms=12000'"
+        slow = "curl -sS -m 30 'http://127.0.0.1:15000/slow?ms=25000'"
         asking = threading.Thread(target=lambda: said.append(host.run(slow).rc))
         asking.start()
         time.sleep(1)
