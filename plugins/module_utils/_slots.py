@@ -228,8 +228,12 @@ def rollback_target(facts, kept):
         goal = {"release": entry["release"], "env": entry["env"], "color": color}
         if _was_live_in(facts["slots"][color], entry):
             return {**goal, "env": facts["slots"][color]["env"], "take": False}
-        if {"release": entry["release"], "env": entry["env"]} in kept:
+        envs = [one["env"] for one in kept if one["release"] == entry["release"]]
+        if entry["env"] in envs:
             return {**goal, "take": True}
+        if envs and not entry["env"]:
+            # An older version of this collection did not write down which one; the slot has been taken since, by this one.
+            return {**goal, "env": envs[0], "take": True}
     if candidates:
         raise Refused(f"{named(candidates[0])} was live before, but is no longer kept on this host; deploy it again")
     raise Refused("nothing was live before the present release, so there is nothing to go back to")

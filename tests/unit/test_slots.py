@@ -550,3 +550,17 @@ def test_why_there_is_no_way_back():
     with pytest.raises(Refused) as refused:
         _slots.rollback_target(first(), kept(A))
     assert str(refused.value) == "nothing was live before the present release, so there is nothing to go back to"
+
+
+def test_what_an_older_version_remembers_is_found_under_the_id_that_its_environment_has_by_now():
+    """Its slot was taken by this version, which keeps the environment under its id; the facts still do not name it."""
+    old = {"live": "green", "slots": {"green": {"release": B}}, "was_live": [{"color": "blue", "release": A}]}
+    facts = deployed(_slots.parse_facts(json.dumps(old))[0], "blue", C)
+    goal = {"release": A, "env": E2, "color": "blue", "take": True}
+    assert _slots.rollback_target(facts, kept(A, env=E2)) == goal
+    # The one that the older version kept itself goes before any other.
+    assert _slots.rollback_target(facts, kept(A, env=E2) + kept(A, env=""))["env"] == ""
+    # An environment that is known has no stand-in, not even one of which nobody knows what is in it.
+    facts["was_live"][0]["env"] = E1
+    with pytest.raises(Refused, match="no longer kept"):
+        _slots.rollback_target(facts, kept(A, env=E2) + kept(A, env=""))
