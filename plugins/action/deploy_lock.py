@@ -15,7 +15,7 @@ from ansible import constants as C
 from ansible import context
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _clock, _controller
 
 _MODULE = "beamops.bluegreen.deploy_lock"
@@ -26,12 +26,12 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         args = dict(self._task.args)
-        state, run = args.get("state", "present"), args.get("run")
-        # One companion for the whole group; the first host is locked first and freed with the others.
+        state, run = args.get("state", "present"), args.get("run_id")
+        # One watchdog for the whole group; the first host is locked first and freed with the others.
         first = task_vars["inventory_hostname"] == task_vars["ansible_play_hosts_all"][0]
         folder = os.path.dirname(C.DEFAULT_LOCAL_TMP)
         if state == "absent" and first and not self._task.check_mode:
-            _controller.dismiss_companion(folder, run)
+            _controller.stop_watchdog(folder, run)
         with_clock = args.pop("with_clock", False)
         began = time.monotonic()
         result = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
@@ -40,9 +40,9 @@ class ActionModule(ActionBase):
             result = (self._take_over if state == "present" else self._break)(args, result, task_vars)
         if state == "present" and result.get("changed") and first and not self._task.check_mode:
             playbooks = context.CLIARGS.get("args") or ()
-            _controller.start_companion(folder, run, playbooks, os.path.abspath(_UNLOCK))
+            _controller.start_watchdog(folder, run, playbooks, os.path.abspath(_UNLOCK))
         if result.get("ok") and with_clock:
-            result["ran"] = [began, time.monotonic()]
+            result["lock_window"] = [began, time.monotonic()]
             result["clock"] = _clock.measure(self._ask)
         return result
 
@@ -55,17 +55,17 @@ class ActionModule(ActionBase):
 
     def _break(self, args, refused, task_vars):
         """Break the lock of just this run, which is dead for certain."""
-        app = {name: value for name, value in args.items() if name in _host.APP_OPTIONS}
+        app = {name: value for name, value in args.items() if name in _app.APP_OPTIONS}
         return self._execute_module(
             module_name=_MODULE,
-            module_args={**app, "state": "broken", "run": refused["lock"]["run"], "force": True},
+            module_args={**app, "state": "broken", "run_id": refused["lock"]["run"], "force": True},
             task_vars=task_vars,
         )
 
     def _take_over(self, args, refused, task_vars):
         broken = self._break(args, refused, task_vars)
         if not broken.get("ok"):
-            # Its companion may have been quicker.
+            # Its watchdog may have been quicker.
             return refused if broken.get("lock") else broken
         self._display.display(
             f"  {task_vars['inventory_hostname']}: took over from a run of this machine that is dead: {broken['msg']}"

@@ -13,6 +13,8 @@ import re
 import socket
 import time
 import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import yaml
 from ansible import constants as C
@@ -21,62 +23,77 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_core
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _rules
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _ahead, _controller, _transfer
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _prebuild, _transfer
 
 _SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "preflight", "meta", "argument_specs.yml")
 # As in meta/runtime.yml, which is only a warning.
 _OLDEST = (2, 17)
 # What playbooks take with -e beside the variables, and variables that are easily typed without their prefix.
-_WORDS = ("color", "expr", "format", "history", "out", "strict")
-_SHORT = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
+_PLAYBOOK_VARS = ("color", "expr", "format", "history", "out", "strict")
+_PREFIXED = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
+
+# What needs no lock.
+_QUERIES = ("status", "rpc", "console", "unlock", "build", "adopt")
+# The option that an operation cannot do without, and what to say where it is missing.
+_NEEDED = {"stop": "color", "canary": "percent", "maintenance": "state", "rpc": "expr"}
+_MISSING = {
+    "stop": "Name the slot to stop, one that is not live: -e color=blue or -e color=green",
+    "canary": "Name the share of the visitors: -e percent=10. To end the canary: -e percent=0",
+    "maintenance": "Name the state: -e state=on closes the site, -e state=off opens it",
+    "rpc": (
+        "Name the expression, as JSON because Ansible cuts key=value pairs at spaces: "
+        '-e \'{"expr": "IO.inspect(Node.self())"}\'. For a slot that is not live: -e color=blue'
+    ),
+}
 
 
-def check(settings):
+def check(settings: Mapping[str, Any]) -> list[str]:
     """All that is wrong with the settings of one host, as sentences."""
     wrong = []
 
     def attempt(function, *args):
         try:
             return function(*args)
-        except _rules.Refused as error:
+        except Refused as error:
             wrong.append(str(error))
             return None
 
-    attempt(_rules.check_app, settings["app"])
-    attempt(_rules.check_domain, settings["domain"])
-    attempt(_rules.check_ports, settings["ports"])
-    attempt(_rules.check_listen, settings["listen"])
-    attempt(_rules.check_choice, settings["service_manager"], "bluegreen_service_manager", ("systemd", "daemon"))
+    attempt(_validate.check_app, settings["app"])
+    attempt(_validate.check_domain, settings["domain"])
+    attempt(_validate.check_ports, settings["ports"])
+    attempt(_validate.check_listen, settings["listen"])
+    attempt(_validate.check_choice, settings["service_manager"], "bluegreen_service_manager", ("systemd", "daemon"))
     for name in ("root", "nginx_conf_dir", "facts_dir"):
-        attempt(_rules.check_path, settings[name], f"bluegreen_{name}")
-    attempt(_rules.check_url_path, settings["health_path"])
-    attempt(_rules.check_whole, settings["health_status"], "bluegreen_health_status", 100, 599)
-    attempt(_rules.check_whole, settings["health_timeout"], "bluegreen_health_timeout", 1, 3600)
-    attempt(_rules.check_whole, settings["stop_timeout"], "bluegreen_stop_timeout", 1, 3600)
-    attempt(_rules.check_whole, settings["migrate_timeout"], "bluegreen_migrate_timeout", 1, 86400)
-    attempt(_rules.check_whole, settings["lock_wait"], "bluegreen_lock_wait", 0, 86400)
-    attempt(_rules.check_choice, settings["lost_hosts"], "bluegreen_lost_hosts", ("fail", "proceed"))
-    attempt(_rules.check_whole, settings["keep_releases"], "bluegreen_keep_releases", 0, 1000)
+        attempt(_validate.check_path, settings[name], f"bluegreen_{name}")
+    attempt(_validate.check_url_path, settings["health_path"])
+    attempt(_validate.check_whole, settings["health_status"], "bluegreen_health_status", 100, 599)
+    attempt(_validate.check_whole, settings["health_timeout"], "bluegreen_health_timeout", 1, 3600)
+    attempt(_validate.check_whole, settings["stop_timeout"], "bluegreen_stop_timeout", 1, 3600)
+    attempt(_validate.check_whole, settings["migrate_timeout"], "bluegreen_migrate_timeout", 1, 86400)
+    attempt(_validate.check_whole, settings["lock_wait"], "bluegreen_lock_wait", 0, 86400)
+    attempt(_validate.check_choice, settings["lost_hosts"], "bluegreen_lost_hosts", ("fail", "proceed"))
+    attempt(_validate.check_whole, settings["keep_releases"], "bluegreen_keep_releases", 0, 1000)
     if settings.get("version"):
-        attempt(_rules.check_version, settings["version"])
-    attempt(_rules.check_aliases, settings["aliases"], settings["domain"])
-    attempt(_rules.check_trusted_proxies, settings["trusted_proxies"])
-    attempt(_rules.check_tls, settings["tls"], settings["listen"])
+        attempt(_validate.check_version, settings["version"])
+    attempt(_validate.check_aliases, settings["aliases"], settings["domain"])
+    attempt(_validate.check_trusted_proxies, settings["trusted_proxies"])
+    attempt(_validate.check_tls, settings["tls"], settings["listen"])
     if settings.get("acme_webroot"):
-        attempt(_rules.check_path, settings["acme_webroot"], "bluegreen_acme_webroot")
-    attempt(_rules.check_body_size, settings["body_size"])
-    attempt(_rules.check_assets, settings["assets"])
+        attempt(_validate.check_path, settings["acme_webroot"], "bluegreen_acme_webroot")
+    attempt(_validate.check_body_size, settings["body_size"])
+    attempt(_validate.check_assets, settings["assets"])
     for name in ("nginx_server", "nginx_location"):
-        attempt(_rules.check_snippet, settings[name], f"bluegreen_{name}")
+        attempt(_validate.check_snippet, settings[name], f"bluegreen_{name}")
     if settings.get("preview_token"):
-        attempt(_rules.check_token, settings["preview_token"])
-    attempt(_rules.check_smoke, settings["smoke"])
-    attempt(_rules.check_whole, settings["drain_timeout"], "bluegreen_drain_timeout", 0, 86400)
+        attempt(_validate.check_token, settings["preview_token"])
+    attempt(_validate.check_smoke, settings["smoke"])
+    attempt(_validate.check_whole, settings["drain_timeout"], "bluegreen_drain_timeout", 0, 86400)
     page = settings.get("maintenance_page")
     if page and not os.path.isfile(local_path(page)):
         wrong.append(f"bluegreen_maintenance_page: there is no file {local_path(page)} on this machine")
-    for name, files in (attempt(_rules.check_hooks, settings["hooks"]) or {}).items():
+    for name, files in (attempt(_validate.check_hooks, settings["hooks"]) or {}).items():
         for path in files:
             if not os.path.isfile(local_path(path)):
                 wrong.append(f"bluegreen_hooks.{name}: there is no file {local_path(path)} on this machine")
@@ -86,51 +103,69 @@ def check(settings):
     return wrong
 
 
-def too_old(version):
+def check_options(args: Mapping[str, Any]) -> list[str]:
+    """All that is wrong with the options of the playbook itself, which have no prefix."""
+    wrong: list[str] = []
+    operation, given = args.get("operation") or "", {name: str(args.get(name) or "") for name in _NEEDED.values()}
+    needed = _NEEDED.get(operation)
+    if needed and not given[needed]:
+        wrong.append(_MISSING[operation])
+    for name, function in (("color", _validate.check_color), ("percent", _validate.check_percent)):
+        try:
+            if given[name]:
+                function(args[name])
+        except Refused as error:
+            wrong.append(str(error))
+    if operation == "maintenance" and given["state"] and given["state"].lower() not in ("on", "off", "true", "false"):
+        wrong.append(f"state must be on or off (got {given['state']!r})")
+    return wrong
+
+
+def too_old(version: str) -> bool:
     """Whether this collection has never run with an ansible-core."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < _OLDEST
 
 
-def local_path(path):
+def local_path(path: str) -> str:
     """A file on the controller: beside the person who typed it, not beside a playbook that may be installed anywhere."""
     return os.path.abspath(os.path.expanduser(path))
 
 
-def words_of(tasks):
+def task_keywords(tasks: object) -> set[str]:
     """All keywords in a list of tasks, blocks included."""
     found = set()
     for task in tasks if isinstance(tasks, list) else []:
         if isinstance(task, dict):
             found |= set(task)
             for part in ("block", "rescue", "always"):
-                found |= words_of(task.get(part))
+                found |= task_keywords(task.get(part))
     return found
 
 
-def misspelt(names, known):
+def unknown_variables(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Sentences for variables that look like ours and are not."""
     wrong = []
     for name in sorted(names):
-        if not name.startswith("bluegreen_") or name in known:
+        if not name.startswith("bluegreen_") or name in set(known):
             continue
         near = difflib.get_close_matches(name, sorted(known), 1)
-        wrong.append(f"{name} is not a variable of this collection" + (f"; is {near[0]} meant?" if near else ""))
+        wrong.append(f"Unknown variable {name}." + (f" Did you mean {near[0]}?" if near else ""))
     return wrong
 
 
-def near_misses(extra):
-    """Sentences for words on the command line that are nearly those of a playbook: -e colour=… would be ignored."""
+def unknown_extra_vars(extra: Iterable[str]) -> list[str]:
+    """Sentences for options on the command line that are nearly those of a playbook: Ansible would ignore -e colour=…"""
     wrong = []
     for name in sorted(extra):
-        near = difflib.get_close_matches(name, _WORDS, 1, 0.75)
-        if name not in _WORDS and near:
-            wrong.append(f"{name} means nothing here; is {near[0]} meant?")
-        elif f"bluegreen_{name}" in _SHORT:
-            wrong.append(f"{name} means nothing here; is bluegreen_{name} meant?")
+        near = difflib.get_close_matches(name, _PLAYBOOK_VARS, 1, 0.75)
+        if name not in _PLAYBOOK_VARS and near:
+            wrong.append(f"Unknown option {name}. Did you mean {near[0]}?")
+        elif f"bluegreen_{name}" in _PREFIXED:
+            wrong.append(f"Unknown option {name}. Did you mean bluegreen_{name}?")
     return wrong
 
 
-def variables():
+def variables() -> dict[str, dict]:
     """Name to specification of all variables, as they are documented."""
     with open(_SPECIFICATION, encoding="utf-8") as stream:
         # An order of magnitude quicker than in Python, and every host pays for it.
@@ -138,30 +173,29 @@ def variables():
     return found["argument_specs"]["variables"]["options"]
 
 
-def check_types(given, specification):
+def check_types(given: Mapping[str, Any], specification: Mapping[str, dict]) -> tuple[list[str], dict]:
     """Sentences for values that are missing or of another type, and the values as what they should be."""
     # A default may be a template, and the role has them all.
     plain = {name: {**option, "default": None} for name, option in specification.items()}
     judged = ArgumentSpecValidator(plain).validate(given)
     values = {name: value for name, value in judged.validated_parameters.items() if name in given}
-    return [_in_short(text) for text in judged.error_messages], values
+    return [_shorten(text) for text in judged.error_messages], values
 
 
-def _in_short(text):
+def _shorten(text: str) -> str:
     """Ansible's words on a wrong type, without what only its authors understand."""
     found = re.match(r"argument '(\w+)' is of type .* and we were unable to convert to (\w+): (.*)", text, re.DOTALL)
     if not found:
         return text
     name, kind, why = found.groups()
-    return f"{name} has to be of type {kind}" + ("" if "<class" in why else f": {why}")
+    return f"{name} must be of type {kind}" + ("" if "<class" in why else f" ({why})")
 
 
-def _modules(task_vars, settings):
+def _modules(operation: str, settings: Mapping[str, Any]) -> list[str]:
     """Names of the modules that this run is about to need."""
-    operation = task_vars.get("__bluegreen_operation")
     switches = operation in ("promote", "rollback") or operation == "deploy" and settings["promote"]
-    # Whatever takes no lock begins with a look.
-    names = ["deploy_lock"] if operation else ["slot_info"]
+    # What needs no lock reads the slots first.
+    names = ["slot_info"] if operation in ("", *_QUERIES) else ["deploy_lock"]
     return names + ["release_install", "slot_service"] * (operation == "deploy") + ["slot_switch"] * switches
 
 
@@ -172,23 +206,27 @@ class ActionModule(ActionBase):
         if too_old(ansible_core):
             oldest = ".".join(map(str, _OLDEST))
             raise AnsibleActionFail(
-                f"this is ansible-core {ansible_core}, and {oldest} or newer is needed: pip install --upgrade ansible-core"
+                f"ansible-core must be {oldest} or newer (got {ansible_core}): pip install --upgrade ansible-core"
             )
         if args.get("left_out"):
             raise AnsibleActionFail(
-                f"--limit leaves out {', '.join(args['left_out'])} of the group {args.get('group')}, and a group that is "
-                "only partly switched serves two versions. To do it all the same: -e bluegreen_partial=true"
+                f"--limit leaves out {', '.join(args['left_out'])} of the group {args.get('group')}, and a group that is only "
+                "partly switched serves two versions. To do it anyway: -e bluegreen_partial=true"
             )
         specification = variables()
-        wrong = misspelt(task_vars, set(specification)) + near_misses(load_extra_vars(self._loader))
+        wrong = unknown_variables(task_vars, set(specification)) + unknown_extra_vars(load_extra_vars(self._loader))
         missing = [name for name, option in specification.items() if option.get("required") and name not in task_vars]
         # Others are made of these.
-        wrong += [f"{name} is not set; it has to be" for name in missing]
+        wrong += [f"{name} is required" for name in missing]
         settings = self._settings(task_vars, specification, wrong) if not missing else {}
         if missing or len(settings) < len(specification):
             self._refuse(wrong)
         first = task_vars["inventory_hostname"] == task_vars["ansible_play_hosts_all"][0]
-        with _ahead.put_together(self, _modules(task_vars, settings), task_vars) if first else contextlib.nullcontext():
+        with (
+            _prebuild.prebuild_modules(self, _modules(args.get("operation") or "", settings), task_vars)
+            if first
+            else contextlib.nullcontext()
+        ):
             self._check(settings, args, wrong, result)
         hooks, page = settings["hooks"], settings.get("maintenance_page")
         result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
@@ -202,29 +240,23 @@ class ActionModule(ActionBase):
 
     def _check(self, settings, args, wrong, result):
         wrong += check(settings)
-        if args.get("color"):
-            try:
-                _rules.check_color(args["color"])
-            except _rules.Refused as error:
-                wrong.append(str(error))
-        try:
-            _rules.check_percent(args.get("percent") or 0)
-        except _rules.Refused as error:
-            wrong.append(str(error))
+        wrong += check_options(args)
         if args.get("artifact_needed"):
             wrong += self._check_artifact(settings, result)
         self._refuse(wrong)
         # Ansible would let the other hosts fall out of the step that such a task fails in, with the slot taken.
         for path in [local_path(path) for files in settings["hooks"].values() for path in files]:
-            for word in words_of(self._loader.load_from_file(path)) & {"run_once", "any_errors_fatal"}:
+            for word in task_keywords(self._loader.load_from_file(path)) & {"run_once", "any_errors_fatal"}:
                 raise AnsibleActionFail(
-                    f"{path}: {word} has no place in a hook, for it ends the other hosts; for one host alone: "
+                    f"{path}: {word} is not supported in hooks because it drops the other hosts. To run on one host use: "
                     "when: inventory_hostname == ansible_play_hosts_all[0]"
                 )
 
     def _refuse(self, wrong):
         if wrong:
-            raise AnsibleActionFail("\n".join(wrong) if len(wrong) == 1 else "\n- ".join(["this is wrong:", *wrong]))
+            raise AnsibleActionFail(
+                "\n".join(wrong) if len(wrong) == 1 else "\n- ".join(["Invalid configuration:", *wrong])
+            )
 
     def _settings(self, task_vars, specification, wrong):
         """The variables of this host, without their prefix; those that cannot be had are among what is wrong."""
@@ -241,24 +273,24 @@ class ActionModule(ActionBase):
     def _check_artifact(self, settings, result):
         artifact, checksum = settings.get("artifact"), settings.get("artifact_checksum")
         try:
-            _rules.check_artifact(artifact, checksum)
-            if _rules.is_url(artifact):
+            _validate.check_artifact(artifact, checksum)
+            if _validate.is_url(artifact):
                 return []
             path = local_path(artifact)
             if not os.path.isfile(path):
-                raise _rules.Refused(
-                    f"bluegreen_artifact: there is no file {path} on this machine; build.yml makes one"
-                )
+                raise Refused(f"bluegreen_artifact: there is no file {path} on this machine. build.yml makes one.")
             found = _transfer.inspect(path, settings["app"], C.DEFAULT_LOCAL_TMP)
-            if checksum and _rules.check_checksum(checksum) != found["sha256"]:
-                raise _rules.Refused(f"bluegreen_artifact has SHA-256 {found['sha256']}, which is not its checksum")
-            if settings.get("version") and settings["version"] != found["version"]:
-                raise _rules.Refused(
-                    f"bluegreen_version is {settings['version']}, but the artifact holds {found['version']}"
+            if checksum and _validate.check_checksum(checksum) != found["sha256"]:
+                raise Refused(
+                    f"bluegreen_artifact must match bluegreen_artifact_checksum (got SHA-256 {found['sha256']})"
                 )
-            result["inspected"] = found
+            if settings.get("version") and settings["version"] != found["version"]:
+                raise Refused(
+                    f"bluegreen_version must be the version of the artifact, {found['version']} (got {settings['version']})"
+                )
+            result["artifact_info"] = found
             return []
-        except _rules.Refused as error:
+        except Refused as error:
             return [str(error)]
 
 

@@ -11,7 +11,8 @@ import os
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _rules
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _transfer
 
 _MODULE = "beamops.bluegreen.release_install"
@@ -26,23 +27,26 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         args = dict(self._task.args)
-        artifact, kept = args.get("artifact") or "", args.pop("kept", None)
-        if not isinstance(artifact, str) or _rules.is_url(artifact):
+        artifact, kept = args.get("artifact") or "", args.pop("host_content", None)
+        if not isinstance(artifact, str) or _validate.is_url(artifact):
             # A module logs its options on the host; a signature or a password in a URL must not be among them.
-            args.update(artifact=_rules.bare_url(artifact), url=artifact)
+            args.update(artifact=_validate.bare_url(artifact), url=artifact)
             return self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
         # Beside the person who typed it, not beside a playbook that may be installed anywhere.
         path = os.path.abspath(os.path.expanduser(artifact))
         try:
-            if not args.get("inspected"):
-                args["inspected"] = _transfer.inspect(path, args.get("app"), C.DEFAULT_LOCAL_TMP)
-                if args.get("checksum") and _rules.check_checksum(args["checksum"]) != args["inspected"]["sha256"]:
-                    raise _rules.Refused(
-                        f"the artifact has SHA-256 {args['inspected']['sha256']}, not that of its checksum"
+            if not args.get("artifact_info"):
+                args["artifact_info"] = _transfer.inspect(path, args.get("app"), C.DEFAULT_LOCAL_TMP)
+                if (
+                    args.get("checksum")
+                    and _validate.check_checksum(args["checksum"]) != args["artifact_info"]["sha256"]
+                ):
+                    raise Refused(
+                        f"bluegreen_artifact must match its checksum (got SHA-256 {args['artifact_info']['sha256']})"
                     )
-        except _rules.Refused as error:
+        except Refused as error:
             raise AnsibleActionFail(str(error)) from None
-        found = args["inspected"]
+        found = args["artifact_info"]
         there = (kept or {}).get("artifacts", {}).get(found["sha256"])
         # The release is named after the version that the artifact has, so a version that was asked for has been compared.
         if there:
@@ -51,24 +55,24 @@ class ActionModule(ActionBase):
         return self._install(path, args, kept, task_vars)
 
     def _install(self, path, args, kept, task_vars):
-        found = args["inspected"]
+        found = args["artifact_info"]
         if kept is None or self._task.check_mode:
             asked = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
             if not asked.get("upload_needed") or self._task.check_mode:
                 return asked
-            kept = asked["kept"]
-        sent, left_out, files = _transfer.thin(path, found, kept["files"], C.DEFAULT_LOCAL_TMP)
+            kept = asked["host_content"]
+        sent, left_out, files = _transfer.delta_for(path, found, kept["files"], C.DEFAULT_LOCAL_TMP)
         if left_out:
             number = _transfer.size(os.path.getsize(sent))
             self._tell(
                 task_vars,
-                f"sends {number} instead of {_transfer.size(found['bytes'])}: it has {left_out} of {files} files",
+                f"sending {number} instead of {_transfer.size(found['bytes'])}: the host has {left_out} of {files} files",
             )
         else:
-            self._tell(task_vars, f"sends {_transfer.size(found['bytes'])}")
-        result = self._send(sent, {**args, "thin": bool(left_out)}, task_vars)
-        if result.get("lacking"):
-            self._tell(task_vars, f"sends {_transfer.size(found['bytes'])} after all: {result['lacking']}")
+            self._tell(task_vars, f"sending {_transfer.size(found['bytes'])}")
+        result = self._send(sent, {**args, "delta": bool(left_out)}, task_vars)
+        if result.get("missing_files"):
+            self._tell(task_vars, f"sending {_transfer.size(found['bytes'])} after all: {result['missing_files']}")
             result = self._send(path, args, task_vars)
         return result
 
@@ -83,7 +87,7 @@ class ActionModule(ActionBase):
         folder = self._connection._shell.tmpdir
         try:
             remote = self._connection._shell.join_path(folder, "artifact.tar.gz")
-            with _transfer.told(path, lambda words: self._tell(task_vars, words)):
+            with _transfer.report_progress(path, lambda words: self._tell(task_vars, words)):
                 self._transfer_file(path, remote)
             # Nobody executes it, and root may read it as it is, so as a rule this asks nothing of the host.
             self._fixup_perms2((folder, remote), execute=False)

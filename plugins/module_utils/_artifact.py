@@ -17,17 +17,18 @@ import stat
 import tarfile
 import zlib
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused, check_version
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import check_version
 
 _BLOCK = 1 << 20
-# In a thin artifact, the header of a file that is left out because the host has one with this content.
-_KEPT = "BLUEGREEN.sha256"
+# In a delta, the header of a file that is left out because the host has one with this content.
+_OMITTED = "BLUEGREEN.sha256"
 # Bytes of a hash that are enough to guess by; what is linked is compared in full.
-_SHORT = 8
+_PREFIX = 8
 
 
-class Lacking(Exception):
-    """A thin artifact leaves out a file that is not there (any more)."""
+class MissingFile(Exception):
+    """A delta omits a file that is not there (any more)."""
 
 
 def sha256_of(path):
@@ -70,7 +71,7 @@ def _resolve(name, links):
 
 
 def members_of(archive):
-    """Checked (name, member) pairs, in the order of the tarball. A member may well come twice: Mix does that.
+    """Checked (name, member) pairs, in the order of the tarball. A member may well come conflicting: Mix does that.
 
     All names are read before the first is judged, for a link may lead through another one that comes later. Raises: Refused.
     """
@@ -142,10 +143,10 @@ def _on_disk(size):
 def inspect(path, app):
     """Read an artifact through. Raises: Refused.
 
-    :returns: {"version", "sha256", "bytes", "unpacked_bytes", "files": {name: SHA-256}}, sizes in bytes. A name that comes twice
+    :returns: {"version", "sha256", "bytes", "unpacked_bytes", "files": {name: SHA-256}}, sizes in bytes. A name that comes conflicting
         with different contents is not in C(files).
     """
-    names, start_data, unpacked, files, twice = {}, None, 0, {}, set()
+    names, start_data, unpacked, files, conflicting = {}, None, 0, {}, set()
     with _open(path) as archive:
         try:
             for name, member in members_of(archive):
@@ -160,7 +161,7 @@ def inspect(path, app):
                     if name == "releases/start_erl.data":
                         start_data = first
                     if files.setdefault(name, digest.hexdigest()) != digest.hexdigest():
-                        twice.add(name)
+                        conflicting.add(name)
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise Refused(f"the artifact is truncated or damaged: {path} ({error})") from None
     return {
@@ -168,23 +169,23 @@ def inspect(path, app):
         "sha256": sha256_of(path),
         "bytes": os.path.getsize(path),
         "unpacked_bytes": unpacked,
-        "files": {name: sha256 for name, sha256 in files.items() if name not in twice},
+        "files": {name: sha256 for name, sha256 in files.items() if name not in conflicting},
     }
 
 
-def short(hashes):
+def fingerprint(hashes):
     """Some SHA-256 as one word, for a controller to compare with: the files that a host has."""
-    return base64.b64encode(b"".join(sorted({bytes.fromhex(one)[:_SHORT] for one in hashes}))).decode()
+    return base64.b64encode(b"".join(sorted({bytes.fromhex(one)[:_PREFIX] for one in hashes}))).decode()
 
 
-def left_out(files, word):
-    """Names of the files of an artifact that a host has, by what V(short) made of them there."""
+def known_files(files, word):
+    """Names of the files of an artifact that a host has, by what V(fingerprint) made of them there."""
     known = base64.b64decode(word)
-    known = {known[place : place + _SHORT] for place in range(0, len(known), _SHORT)}
-    return {name for name, sha256 in files.items() if bytes.fromhex(sha256)[:_SHORT] in known}
+    known = {known[place : place + _PREFIX] for place in range(0, len(known), _PREFIX)}
+    return {name for name, sha256 in files.items() if bytes.fromhex(sha256)[:_PREFIX] in known}
 
 
-def thin(path, target, files, without):
+def write_delta(path, target, files, without):
     """Write an artifact in which some files are only named by their content. Returns its bytes.
 
     :param files: name to SHA-256, as of V(inspect).
@@ -197,7 +198,7 @@ def thin(path, target, files, without):
             if not member.isreg():
                 slim.addfile(info)
             elif name in without:
-                info.pax_headers = {_KEPT: files[name]}
+                info.pax_headers = {_OMITTED: files[name]}
                 slim.addfile(info)
             else:
                 info.size = member.size
@@ -206,12 +207,12 @@ def thin(path, target, files, without):
     return os.path.getsize(target)
 
 
-def room_for(path):
-    """Bytes that unpacking an artifact takes on a disk, which is less than its content where it is a thin one."""
+def disk_usage(path):
+    """Bytes that unpacking an artifact takes on a disk, which is less than its content for a delta."""
     with _open(path) as archive:
         members = members_of(archive)
         folders = {posixpath.dirname(name) for name, _member in members}
-        new = [member for _name, member in members if _KEPT not in member.pax_headers]
+        new = [member for _name, member in members if _OMITTED not in member.pax_headers]
         return 4096 * len(folders) + sum(_on_disk(member.size) for member in new if member.isreg())
 
 
@@ -222,12 +223,12 @@ def _mode(name, member):
     return 0o555 if member.mode & 0o100 else 0o444
 
 
-def unpack(path, folder, kept=None, is_thin=False):
+def unpack(path, folder, kept=None, is_delta=False):
     """Unpack a checked artifact into an empty directory: files read-only, links as they are, nothing setuid.
 
     :param kept: function of a SHA-256 that returns the path of such a file, proven, or V(None). It is linked, so that the disk
         grows by what is new alone.
-    :param is_thin: whether files may be left out of the artifact.
+    :param is_delta: whether files may be left out of the artifact.
     :returns: {name: SHA-256}
     :raises Lacking: where a file was left out that is not there.
     """
@@ -245,13 +246,13 @@ def unpack(path, folder, kept=None, is_thin=False):
             elif member.islnk():
                 os.link(os.path.join(folder, _safe_name(member.linkname)), place)
             else:
-                files[name] = _put(archive, member, place, _mode(name, member), kept, is_thin)
+                files[name] = _put(archive, member, place, _mode(name, member), kept, is_delta)
     return files
 
 
-def _put(archive, member, place, mode, kept, is_thin):
+def _put(archive, member, place, mode, kept, is_delta):
     """One file, from the artifact or from a release that has it. Returns its SHA-256."""
-    sha256 = member.pax_headers.get(_KEPT) if is_thin else None
+    sha256 = member.pax_headers.get(_OMITTED) if is_delta else None
     if not sha256:
         digest = hashlib.sha256()
         with open(place, "xb") as target:
@@ -267,7 +268,7 @@ def _put(archive, member, place, mode, kept, is_thin):
         return sha256
     source = kept(sha256) if kept else None
     if not source:
-        raise Lacking(f"no release on this host has {member.name} any more")
+        raise MissingFile(f"no release on this host has {member.name} any more")
     _link(source, place, mode)
     return sha256
 

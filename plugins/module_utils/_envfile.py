@@ -17,7 +17,7 @@ import os
 import re
 import urllib.parse
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 
 _NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 # Tab is the one control character that systemd lets into a variable.
@@ -35,41 +35,41 @@ _PLAIN = re.compile(r"\A(\d{1,5}|.{0,3}|true|false|prod|production|staging|info|
 
 def _check(name, value, where):
     if not isinstance(name, str) or not _NAME.match(name):
-        raise Refused(f"{where}: {name!r} is not a variable name: letters, digits and _ are allowed, no digit first")
+        raise Refused(f"{where}: a variable name must be letters, digits and _, no digit first (got {name!r})")
     if name in OWNED:
-        hint = "set bluegreen_ports instead" if name == "PORT" else "it is what tells the two slots apart"
-        raise Refused(f"{where}: {name} belongs to the slot; {hint}")
+        hint = "Set bluegreen_ports instead." if name == "PORT" else "It tells the two slots apart. Leave it out."
+        raise Refused(f"{where}: {name} belongs to the slot. {hint}")
     if name in _COMPUTED:
-        raise Refused(f"{where}: {name} is worked out by bin/<app> itself; leave it out")
+        raise Refused(f"{where}: bin/<app> works out {name} itself. Leave it out.")
     # Values are never shown: any of them may be a secret.
     if _CONTROL.search(value):
         raise Refused(
-            f"{where}: the value of {name} has a newline or another control character, which an env file cannot hold; "
-            "encode it (for example base64) and decode it in runtime.exs"
+            f"{where}: the value of {name} has a newline or another control character, which an env file cannot hold. "
+            "Encode it (for example in base64) and decode it in runtime.exs."
         )
     try:
         size = len(value.encode("utf-8"))
     except UnicodeEncodeError:
         raise Refused(f"{where}: the value of {name} is not valid Unicode") from None
     if size > 65536:
-        raise Refused(f"{where}: the value of {name} has {size} bytes; 65536 are allowed")
+        raise Refused(f"{where}: the value of {name} must have at most 65536 bytes (got {size})")
     return value
 
 
 def from_mapping(env, where="bluegreen_env"):
     """Check a mapping of the user's; booleans and numbers become the text that a shell would have."""
     if not isinstance(env, dict):
-        raise Refused(f"{where} is not a mapping of variable names to values")
+        raise Refused(f"{where} must be a mapping of variable names to values")
     result = {}
     for name, value in env.items():
         if value is None:
-            raise Refused(f"{where}: {name} has no value; write '' for an empty one")
+            raise Refused(f"{where}: {name} has no value. Write '' for an empty one.")
         if isinstance(value, bool):
             value = "true" if value else "false"
         elif isinstance(value, (int, float)):
             value = str(value)
         elif not isinstance(value, str):
-            raise Refused(f"{where}: {name} is a {type(value).__name__}; text, a number or true/false is allowed")
+            raise Refused(f"{where}: {name} must be text, a number or true/false (got a {type(value).__name__})")
         result[name] = _check(name, str(value), where)
     return result
 
@@ -90,7 +90,7 @@ def parse_dotenv(text, where="bluegreen_env_file"):
         name, equals, rest = line.partition("=")
         place = f"{where} line {number}"
         if not equals or not _NAME.match(name):
-            raise Refused(f"{place}: not NAME=value, with a name of letters, digits and _")
+            raise Refused(f"{place}: each line must be NAME=value, with a name of letters, digits and _")
         result[name] = _check(name, _dotenv_value(rest, name, place), place)
     return result
 
@@ -113,12 +113,12 @@ def _dotenv_value(rest, name, place):
         closed, tail = bool(match), rest[match.end() :] if match else ""
         value = match.group(1) if match else ""
         if re.search(r"(?<!\\)(?:\\\\)*[$`]", value):
-            raise Refused(f"{place}: {name} has a $ or a backtick in double quotes; put the value in single quotes")
+            raise Refused(f"{place}: {name} has a $ or a backtick in double quotes. Put the value in single quotes.")
         value = re.sub(r'\\([\\"$`])', r"\1", value)
     else:
         value, closed, tail = re.split(r"\s#", rest, maxsplit=1)[0].strip(), True, ""
         if re.search(r"[$`\\'\"]", value):
-            raise Refused(f"{place}: {name} has a quote, $, backtick or backslash; put the value in single quotes")
+            raise Refused(f"{place}: {name} has a quote, $, backtick or backslash. Put the value in single quotes.")
     if not closed:
         raise Refused(f"{place}: the quote that opens the value of {name} is not closed on that line")
     if tail.strip() and not tail.lstrip().startswith("#"):
@@ -136,7 +136,7 @@ def unpack(packed):
     return from_mapping(json.loads(base64.b64decode(packed).decode("utf-8")))
 
 
-def _owned(color, port, app, state_dir):
+def slot_variables(color, port, app, state_dir):
     """What names the slot, and is not for the user to set."""
     root = state_dir[: -len(f"/state/{color}")]
     return {
@@ -163,7 +163,7 @@ def slot_env(user, color, port, app, state_dir, cookie, domain):
     if not domain.startswith("*"):
         env["PHX_HOST"] = domain
     env.update(user)
-    env.update(_owned(color, port, app, state_dir))
+    env.update(slot_variables(color, port, app, state_dir))
     return env
 
 
@@ -184,7 +184,7 @@ def parse(text):
     return result
 
 
-def user_part(env):
+def user_variables(env):
     """The variables of a written env that may move to the other slot."""
     return {name: value for name, value in env.items() if name not in OWNED}
 
@@ -192,7 +192,7 @@ def user_part(env):
 def _moved_dir(env, state_dir):
     """The part that may move, with what lies in the state directory of its slot in another one."""
     former_dir = env["RELEASE_TMP"][: -len("/tmp")] if env.get("RELEASE_TMP", "").endswith("/tmp") else None
-    result = user_part(env)
+    result = user_variables(env)
     if former_dir:
         for name in ("HOME", "ERL_CRASH_DUMP"):
             if result.get(name, "").startswith(former_dir):
@@ -200,9 +200,9 @@ def _moved_dir(env, state_dir):
     return result
 
 
-def moved(env, color, port, app, state_dir):
+def for_slot(env, color, port, app, state_dir):
     """The env of a release that goes back to work in another slot: the same values, save what names the slot."""
-    return {**_moved_dir(env, state_dir), **_owned(color, port, app, state_dir)}
+    return {**_moved_dir(env, state_dir), **slot_variables(color, port, app, state_dir)}
 
 
 # Hexadecimal digits: of an id, and of what a person is shown of it.

@@ -14,24 +14,27 @@ import os
 import pwd
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
+    _app,
     _artifact,
     _envfile,
-    _host,
+    _files,
+    _http,
     _nginx,
+    _proc,
     _service,
     _slots,
 )
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import (
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import (
     COLORS,
-    Refused,
     check_url_path,
     other,
     release_version,
 )
 
 # Documented in the fragments app.health and app.look.
-LOOK_OPTIONS = dict(
-    **_host.HEALTH_OPTIONS,
+INFO_OPTIONS = dict(
+    **_app.HEALTH_OPTIONS,
     history=dict(type="int", default=0),
     expected_files=dict(
         type="list",
@@ -49,7 +52,7 @@ LOOK_OPTIONS = dict(
 )
 
 
-def digest(text):
+def sha256_hex(text):
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
@@ -57,11 +60,11 @@ def setup_needed(app, params, nginx_version):
     """Paths of what set-up would write. Without O(expected_files) nobody asked."""
     expected, found = {}, []
     for file in params["expected_files"]:
-        expected[file["path"]] = file["sha256"] or digest(_nginx.fit(file["content"], nginx_version))
+        expected[file["path"]] = file["sha256"] or sha256_hex(_nginx.for_version(file["content"], nginx_version))
     stamp = f"{app.root}/site.sha256"
     if stamp in expected:
         # It holds the hash of the site that nginx was last proven to have loaded.
-        expected[stamp] = digest(expected[f"{app.nginx_conf_dir}/conf.d/{app.name}.conf"])
+        expected[stamp] = sha256_hex(expected[f"{app.nginx_conf_dir}/conf.d/{app.name}.conf"])
     for path, sha256 in expected.items():
         try:
             with open(path, "rb") as stream:
@@ -70,18 +73,18 @@ def setup_needed(app, params, nginx_version):
             fine = False
         if not fine:
             found.append(path)
-    if expected and not _host.has_token(app, params["preview_token"]):
+    if expected and not _app.has_token(app, params["preview_token"]):
         found.append(app.preview)
     return found
 
 
-def kept(app):
-    """What need not be sent to this host: {"artifacts": SHA-256 to release, "files": a word of V(_artifact.short)}."""
+def host_content(app):
+    """What need not be sent to this host: {"artifacts": SHA-256 to release, "files": a word of V(_artifact.fingerprint)}."""
     artifacts, files = {}, set()
-    for release in app.kept():
-        artifacts[(_host.read_json(f"{app.release_dir(release)}/.bluegreen.json") or {}).get("sha256")] = release
-        files.update(app.files(release).values())
-    return {"artifacts": artifacts, "files": _artifact.short(files)}
+    for release in app.installed_releases():
+        artifacts[(_files.read_json(f"{app.release_dir(release)}/.bluegreen.json") or {}).get("sha256")] = release
+        files.update(app.release_files(release).values())
+    return {"artifacts": artifacts, "files": _artifact.fingerprint(files)}
 
 
 def pending(journal):
@@ -91,14 +94,14 @@ def pending(journal):
     return {**{name: journal[name] for name in ("release", "at", "run")}, "former": journal["former"]["release"]}
 
 
-def foreign(app):
+def name_conflicts(app):
     """Sentences for what already has the app's name on this host and is not ours: set-up would overwrite it."""
     found = []
     try:
         home = pwd.getpwnam(app.name).pw_dir
         if app.service_manager == "systemd" and home != app.root:
             found.append(
-                f"this host has a user {app.name} already, whose home is {home}, not {app.root}; rename the app"
+                f"this host already has a user {app.name}, whose home is {home}, not {app.root}. Rename the app."
             )
     except KeyError:
         pass
@@ -107,9 +110,11 @@ def foreign(app):
         for place in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
     ]
     for path in [*units, f"{app.nginx_conf_dir}/conf.d/{app.name}.conf"]:
-        text = _host.read_text(path)
-        if text is not None and _host.MARK not in text:
-            found.append(f"{path} is there already, and is not of beamops.bluegreen; move it away, or rename the app")
+        text = _files.read_text(path)
+        if text is not None and _app.MARK not in text:
+            found.append(
+                f"{path} already exists and does not belong to beamops.bluegreen. Move it away, or rename the app."
+            )
     return found
 
 
@@ -118,8 +123,8 @@ def not_installed(app):
     wanted, there = app.wanted_site(), app.site()
     words = {"listen": "bluegreen_listen", "tls_listen": "bluegreen_tls", "domain": "bluegreen_domain"}
     return [
-        f"{words[name]} ({wanted[name] or 'none'}) is not installed yet: the site has {there[name] or 'none'}; setup.yml, or the "
-        "next deploy, installs it"
+        f"{words[name]} ({wanted[name] or 'none'}) is not installed yet: the site has {there[name] or 'none'}. setup.yml, or the "
+        "next deploy, installs it."
         for name in words
         if wanted[name] != there[name]
     ]
@@ -131,11 +136,11 @@ def taken_ports(app, seen, slots):
         return []
     found = []
     for color in COLORS:
-        holder = None if seen[color]["pid"] else _host.holder_of(app.ports[color])
+        holder = None if seen[color]["pid"] else _proc.listening_process(app.ports[color])
         if holder:
             found.append(
-                f"port {app.ports[color]} is taken by {_host.who_listens(holder)}; give {app.name} another "
-                f"bluegreen_ports.{color}"
+                f"port {app.ports[color]} is taken by {_proc.who_listens(holder)}. Choose another "
+                f"bluegreen_ports.{color} for {app.name}."
             )
     return found
 
@@ -143,7 +148,7 @@ def taken_ports(app, seen, slots):
 def history(app, count):
     """The last operations on this host, oldest first. A damaged line is left out."""
     found = []
-    for line in (_host.read_text(app.history) or "").splitlines()[-count:]:
+    for line in (_files.read_text(app.history) or "").splitlines()[-count:]:
         try:
             found.append(json.loads(line))
         except ValueError:
@@ -160,30 +165,30 @@ def last_run(entries):
     return None
 
 
-def ask_slots(app, path):
+def probe_slots(app, path):
     """Process, answer and number of connections of each slot. The sockets of the host are read once, when both have answered."""
     seen = {}
     for color in COLORS:
-        wanted = app.held(color) or app.service_manager == "daemon"
-        pid = _service.service(app, color).pid() if wanted else None
-        answer = _service.ask(app, color, path, 2.0) if pid else {"error": "not running"}
+        wanted = app.slot_content(color) or app.service_manager == "daemon"
+        pid = _service.for_slot(app, color).pid() if wanted else None
+        answer = _service.http_probe(app, color, path, 2.0) if pid else {"error": "not running"}
         seen[color] = {"pid": pid, "answer": answer}
-    sockets = _host.tcp_sockets()
+    sockets = _proc.tcp_sockets()
     for color, one in seen.items():
-        one["answer"] = _service.own_answer(app, color, one["pid"], one["answer"], sockets)
-        one["connections"] = _host.connections(app.ports[color], sockets)
+        one["answer"] = _service.require_own_process(app, color, one["pid"], one["answer"], sockets)
+        one["connections"] = _proc.connections(app.ports[color], sockets)
     return seen
 
 
-def look_at_slot(app, color, facts, params, seen):
-    live = facts["live"] if facts["live"] and app.held(facts["live"]) else None
-    held = app.held(color)
+def read_slot(app, color, facts, params, seen):
+    live = facts["live"] if facts["live"] and app.slot_content(facts["live"]) else None
+    held = app.slot_content(color)
     release = held["release"] if held else None
     pid, answer = seen["pid"], seen["answer"]
     slot_facts = facts["slots"][color] or {}
     if not _slots.same(slot_facts, held):
         slot_facts = {}
-    journal = _host.read_json(app.journal(color))
+    journal = _files.read_json(app.journal(color))
     return {
         "color": color,
         "port": app.ports[color],
@@ -200,7 +205,7 @@ def look_at_slot(app, color, facts, params, seen):
         "running": bool(pid),
         "pid": pid,
         "healthy": answer.get("status") == params["health_status"],
-        "health": _host.describe(answer),
+        "health": _http.describe(answer),
         "process_release": _service.process_release(app, pid) if pid else None,
         "pending": pending(journal),
     }
@@ -214,40 +219,39 @@ def wanted(app, packed, info):
     return {"env": _envfile.env_id(env), "env_changes": changes}
 
 
-def look(app, params):
+def collect(app, params):
     """Everything that V(slot_info) returns; reads only. Options as in LOOK_OPTIONS."""
     check_url_path(params["health_path"])
     written, problem = app.facts_as_written()
     problems = [problem] if problem else []
     link = None
     try:
-        link = app.link()
-    except _host.Failure as error:
+        link = app.live_color()
+    except Failure as error:
         problems.append(str(error))
     live = link or written["live"] or "blue"
     # What the facts ought to say: a run may have died before it could write them.
     facts = app.facts() if link else written
-    seen = ask_slots(app, params["health_path"])
-    slots = {color: look_at_slot(app, color, facts, params, seen[color]) for color in COLORS}
+    seen = probe_slots(app, params["health_path"])
+    slots = {color: read_slot(app, color, facts, params, seen[color]) for color in COLORS}
     past = history(app, max(50, params["history"]))
-    nginx_says, why_not = _host.deployment_id(app)
+    nginx_says, why_not = _http.deployment_id(app)
     nginx_version = _nginx.Nginx(app).version()
     info = {
         "live": live,
         "idle": other(live),
-        "target": _slots.target_slot(live, {color: _slots.counts(slots[color]) for color in COLORS}),
+        "target": _slots.target_slot(live, {color: _slots.is_occupied(slots[color]) for color in COLORS}),
         "link": link,
         "deployment_id": nginx_says,
         "deployment_id_error": why_not,
         "previous": facts["previous"],
         "slots": slots,
-        "releases": app.kept(),
-        "kept": kept(app) if params["with_files"] else None,
+        "releases": app.installed_releases(),
+        "host_content": host_content(app) if params["with_files"] else None,
         "facts": written,
         "problems": problems,
-        "traffic_unsure": bool(link and nginx_says and nginx_says != link)
-        or (link is None and _host.is_link(app.live)),
-        "refusals": _host.port_conflicts(app, link) + _host.claimed_ports(app) + foreign(app),
+        "live_unknown": bool(link and nginx_says and nginx_says != link) or (link is None and _files.is_link(app.live)),
+        "conflicts": _app.port_conflicts(app, link) + _app.claimed_ports(app) + name_conflicts(app),
         "not_installed": not_installed(app),
         "no_site": not app.has_site(),
         "rolled_back": facts["rolled_back"],
@@ -257,16 +261,16 @@ def look(app, params):
         "canary": app.canary_percent(other(live)),
         "maintenance": os.path.exists(app.maintenance),
         "setup_needed": setup_needed(app, params, nginx_version),
-        "lock": _host.read_json(app.lock),
+        "lock": _files.read_json(app.lock),
         "nginx_version": nginx_version,
         "is_root": os.geteuid() == 0,
     }
-    info["wanted"] = wanted(app, params["env"], info) if params["env"] and _host.read_text(app.cookie) else None
-    if params["expected_files"] and not info["refusals"]:
+    info["wanted"] = wanted(app, params["env"], info) if params["env"] and _files.read_text(app.cookie) else None
+    if params["expected_files"] and not info["conflicts"]:
         # Before anything is set up: a site would send its visitors to whoever that is.
-        info["refusals"] += taken_ports(app, seen, slots)
+        info["conflicts"] += taken_ports(app, seen, slots)
     info["disagreements"] = _slots.disagreements(info)
-    info["migrate"] = _slots.migrate_color(info)
+    info["migrate_color"] = _slots.migrate_color(info)
     try:
         there = [one for one in app.former_envs() if one["release"] in info["releases"]]
         info["rollback"] = _slots.rollback_target(facts, there)

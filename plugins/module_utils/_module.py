@@ -8,29 +8,35 @@ from __future__ import annotations
 import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
-from ansible_collections.beamops.bluegreen.plugins.module_utils._host import APP_OPTIONS, App, Failure
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _exclusive
+from ansible_collections.beamops.bluegreen.plugins.module_utils._app import APP_OPTIONS, App
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 
 
-def run_module(options, work, alone=True, fenced=True, **kwargs):
+def renamed(old: str) -> dict:
+    """What the specification of an option says of the name that it had before 1.0.0."""
+    until = {"name": old, "version": "2.0.0", "collection_name": "beamops.bluegreen"}
+    return {"aliases": [old], "deprecated_aliases": [until]}
+
+
+def run_module(options, work, exclusive=True, needs_lock=True, **kwargs):
     """Build the module, hand it and its App to V(work), and report what comes back.
 
     A result without C(ok: true) is a failure, whatever else it says: that is how the verdict over a group of hosts tells
     a proven host from one that was lost, skipped or broken.
 
-    :param alone: whether it waits for other modules that are at work on this app on this host. One goes on there when its
+    :param exclusive: whether it waits for other modules that are at work on this app on this host. One goes on there when its
         controller was killed, and the next run must not work beside it. Or a function of the options that tells.
-    :param fenced: whether it refuses to act for a run (option C(run)) that does not hold the lock any more.
+    :param needs_lock: whether it refuses to act for a run (option C(run_id)) that does not hold the lock any more.
     """
     module = AnsibleModule(argument_spec={**APP_OPTIONS, **options}, supports_check_mode=True, **kwargs)
     try:
         app = App(module.params)
-        if callable(alone):
-            alone = alone(module.params)
-        with _host.alone(app) if alone and not module.check_mode else contextlib.nullcontext():
-            if fenced and not module.check_mode:
-                _host.must_hold_lock(app, module.params.get("run"))
+        if callable(exclusive):
+            exclusive = exclusive(module.params)
+        with _exclusive.exclusive_access(app) if exclusive and not module.check_mode else contextlib.nullcontext():
+            if needs_lock and not module.check_mode:
+                _exclusive.require_lock(app, module.params.get("run_id"))
             result = work(module, app)
     except Refused as error:
         module.fail_json(msg=str(error), changed=False)

@@ -12,8 +12,8 @@ import signal
 import ssl
 import time
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host
-from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _files, _proc
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._service import clean_environ, run
 
 _CONDITION = re.compile(r"^(.*?)\s*# nginx (<|>=) ([0-9.]+)$")
@@ -26,7 +26,7 @@ def _numbers(version):
     return tuple(int(part) for part in version.split("."))
 
 
-def fit(text, version):
+def for_version(text, version):
     """A site for the nginx of this host: a line that ends in C(# nginx >= 1.25.1) stays only where that is so."""
     lines = []
     for line in text.splitlines(keepends=True):
@@ -92,7 +92,7 @@ class Nginx:
     def _run(self, *words):
         if not self.binary:
             raise Failure(
-                "nginx is not installed; install it, or let setup.yml do it with bluegreen_nginx_install=true"
+                "nginx is not installed. Install it, or let setup.yml install it: bluegreen_nginx_install=true"
             )
         return run([self.binary, "-c", self.conf, *words], env=clean_environ())
 
@@ -122,22 +122,22 @@ class Nginx:
         """Process id of the master, or V(None) where nginx does not run."""
         if not self.binary:
             return None
-        text = _host.read_text(self._pid_file())
+        text = _files.read_text(self._pid_file())
         try:
             pid = int(text or "")
         except ValueError:
             return None
-        return pid if _host.is_running(pid) and _host.stat_of(pid)["command"] == "nginx" else None
+        return pid if _proc.is_running(pid) and _proc.stat_of(pid)["command"] == "nginx" else None
 
     def _workers(self, master):
         """Workers that take new connections. One that shuts down says so in its title."""
         found = set()
-        for pid in _host.all_pids():
-            status = _host.stat_of(pid)
+        for pid in _proc.all_pids():
+            status = _proc.stat_of(pid)
             if not status or status["parent"] != master or status["state"] in "ZX":
                 continue
             try:
-                title = _host.read_text(f"/proc/{pid}/cmdline") or ""
+                title = _files.read_text(f"/proc/{pid}/cmdline") or ""
             except OSError:
                 continue
             if "worker process" in title and "shutting down" not in title:
@@ -171,10 +171,10 @@ class Nginx:
             if now and not now & old:
                 return
             time.sleep(0.05)
-        raise Failure(f"nginx refused the reload and goes on with its former configuration:\n{self._error_tail()}")
+        raise Failure(f"nginx refused the reload and keeps its previous configuration:\n{self._error_tail()}")
 
     def _error_tail(self):
         _rc, text = self._run("-T")
         found = re.search(r"^\s*error_log\s+([^;\s]+)", text, re.MULTILINE)
-        log = _host.read_text(found.group(1)) if found and os.path.isfile(found.group(1)) else ""
+        log = _files.read_text(found.group(1)) if found and os.path.isfile(found.group(1)) else ""
         return "\n".join(log.splitlines()[-5:])

@@ -14,11 +14,11 @@ import signal
 import subprocess
 import time
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _host, _rules
-from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _files, _http, _proc, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 
 # Commands of bin/<app> that carry a slot's environment and are not the slot's process.
-_VISITORS = ("eval", "pid", "remote", "restart", "rpc", "stop", "version")
+_CLIENT_COMMANDS = ("eval", "pid", "remote", "restart", "rpc", "stop", "version")
 
 
 def clean_environ(extra=None):
@@ -55,7 +55,7 @@ def run(argv, timeout=60.0, **kwargs):
             os.killpg(process.pid, signal.SIGKILL)
             output, _none = process.communicate()
             raise Failure(
-                f"{os.path.basename(argv[0])} {argv[1]} did not end within {timeout:g} s",
+                f"{os.path.basename(argv[0])} {argv[1]} did not finish within {timeout:g} s",
                 output=output.decode("utf-8", "replace"),
             ) from None
     return process.returncode, output.decode("utf-8", "replace")
@@ -84,18 +84,18 @@ class Systemd:
 
     def is_enabled(self):
         """Whether the slot comes back after a reboot, and systemd says so."""
-        return self._in_files() and self._show().get("UnitFileState") == "enabled"
+        return self._enabled_on_disk() and self._show().get("UnitFileState") == "enabled"
 
-    def _in_files(self):
+    def _enabled_on_disk(self):
         return run(["systemctl", "is-enabled", "--quiet", self.unit])[0] == 0
 
     def enable(self):
         rc, text = run(["systemctl", "enable", "--quiet", "--no-reload", self.unit])
         if rc != 0:
             raise Failure(f"systemctl enable {self.unit}: {text.strip()}")
-        self._tell("enabled")
+        self._reload_if_stale("enabled")
 
-    def _tell(self, wanted):
+    def _reload_if_stale(self, wanted):
         """Have systemd show what its files say. It reads all units again for that, so only if it does not know already."""
         if self._show().get("UnitFileState") != wanted:
             run(["systemctl", "daemon-reload"])
@@ -106,7 +106,7 @@ class Systemd:
         return (shown.get("ActiveState"), shown.get("UnitFileState")) == (
             "inactive",
             "disabled",
-        ) and not self._in_files()
+        ) and not self._enabled_on_disk()
 
     def pid(self):
         """Main process of the slot in a whole number, or V(None)."""
@@ -128,7 +128,7 @@ class Systemd:
         """From now on V(seen) tells of the process that runs now. A start by hand counts restarts from 0 again."""
         self.restarts = int(self._show().get("NRestarts") or 0)
 
-    def seen(self):
+    def poll(self):
         """Main process as V(pid), and whether the one that was watched has ended, even if systemd has brought it back since."""
         shown = self._show()
         died = int(shown.get("NRestarts") or 0) > self.restarts or shown.get("ActiveState") in ("failed", "inactive")
@@ -140,7 +140,7 @@ class Systemd:
             # The run that wrote the unit may have died before it told systemd.
             run(["systemctl", "daemon-reload"])
         if self._show().get("LoadState") == "not-found":
-            raise Failure(f"unit {self.app.name}@.service is not installed; run setup.yml")
+            raise Failure(f"unit {self.app.name}@.service is not installed. Run setup.yml.")
         run(["systemctl", "reset-failed", self.unit])
         # Enabled is "was running": what runs comes back after a reboot, what was stopped stays stopped. First of all,
         # so that there is no moment in which it runs and would not come back.
@@ -157,7 +157,7 @@ class Systemd:
             raise Failure(f"systemctl stop {self.unit}: {text.strip()}")
         run(["systemctl", "reset-failed", self.unit])
         # As a rule it has forgotten a unit that neither runs nor is enabled, and reads its files when it is asked next.
-        self._tell("disabled")
+        self._reload_if_stale("disabled")
 
     def log_tail(self, lines):
         invocation = self._show().get("InvocationID")
@@ -189,17 +189,17 @@ class Daemon:
 
     def _pids(self):
         found = []
-        for pid in _host.all_pids():
-            env = _host.environ_of(pid)
-            if env.get("RELEASE_TMP") == self.mark and env.get("RELEASE_COMMAND") not in _VISITORS:
-                if _host.is_running(pid):
+        for pid in _proc.all_pids():
+            env = _proc.environ_of(pid)
+            if env.get("RELEASE_TMP") == self.mark and env.get("RELEASE_COMMAND") not in _CLIENT_COMMANDS:
+                if _proc.is_running(pid):
                     found.append(pid)
         return found
 
     def pid(self):
         pids = self._pids()
         for pid in sorted(pids):
-            if (_host.stat_of(pid) or {}).get("command", "").startswith("beam"):
+            if (_proc.stat_of(pid) or {}).get("command", "").startswith("beam"):
                 return pid
         return None
 
@@ -210,7 +210,7 @@ class Daemon:
     def watch(self):
         self.since = time.monotonic()
 
-    def seen(self):
+    def poll(self):
         # `daemon` forks and execs its way to the VM, which takes some hundred milliseconds.
         pid = self.pid()
         return pid, not pid and time.monotonic() - self.since > 3 and not self._pids()
@@ -269,7 +269,7 @@ def _signal(pid, number):
         pass
 
 
-def service(app, color):
+def for_slot(app, color):
     """The service of a slot under the app's service manager."""
     return (Systemd if app.service_manager == "systemd" else Daemon)(app, color)
 
@@ -280,65 +280,65 @@ def process_release(app, pid):
     The VM is started with C(-root <release>), which anybody may read; without an ERTS of its own it is in the environment.
     """
     try:
-        words = (_host.read_text(f"/proc/{pid}/cmdline") or "").split("\0")
+        words = (_files.read_text(f"/proc/{pid}/cmdline") or "").split("\0")
     except OSError:
         return None
     places = [words[index + 1] for index, word in enumerate(words[:-1]) if word == "-root"]
-    places.append(_host.environ_of(pid).get("RELEASE_ROOT", ""))
+    places.append(_proc.environ_of(pid).get("RELEASE_ROOT", ""))
     for place in places:
         if place.startswith(os.path.realpath(app.releases) + "/"):
             return os.path.basename(place.rstrip("/"))
     return None
 
 
-def answers(app, color, pid, path, timeout=5.0):
-    """Ask a slot's port; the answer counts only if the slot's own process gives it: see V(_host.http_get)."""
-    answer = ask(app, color, path, timeout)
-    return own_answer(app, color, pid, answer, _host.tcp_sockets()) if "status" in answer else answer
+def probe(app, color, pid, path, timeout=5.0):
+    """Ask a slot's port; the answer counts only if the slot's own process gives it: see V(_http.http_get)."""
+    answer = http_probe(app, color, path, timeout)
+    return require_own_process(app, color, pid, answer, _proc.tcp_sockets()) if "status" in answer else answer
 
 
-def ask(app, color, path, timeout):
+def http_probe(app, color, path, timeout):
     """What whoever listens on a slot's port answers."""
-    return _host.http_get("127.0.0.1", app.ports[color], path, _rules.request_host(app.domain), timeout)
+    return _http.http_get("127.0.0.1", app.ports[color], path, _validate.request_host(app.domain), timeout)
 
 
-def own_answer(app, color, pid, answer, sockets):
+def require_own_process(app, color, pid, answer, sockets):
     """The answer that was had from a slot's port, or an error if the slot's process is not who listens there."""
     port = app.ports[color]
     if "status" in answer:
-        ours = _host.family(pid) if pid else []
-        inodes = set(_host.listening(port, sockets))
-        if not any(inodes & set(_host.sockets_of(one)) for one in ours):
-            holder = _host.holder_of(port)
+        ours = _proc.process_tree(pid) if pid else []
+        inodes = set(_proc.listening(port, sockets))
+        if not any(inodes & set(_proc.sockets_of(one)) for one in ours):
+            holder = _proc.listening_process(port)
             who = f"process {holder[0]} ({holder[1]})" if holder and holder[0] else "a process of somebody else"
             return {"error": f"port {port} is answered by {who}, not by this slot"}
     return answer
 
 
-def must_be_ready(app, color, params):
+def require_ready(app, color, params):
     """Returns the release of a slot that can take traffic. Raises: Failure.
 
     :param params: options C(health_path), C(health_status) and C(run); and C(release), if it has to be just that.
     """
-    held = app.held(color)
+    held = app.slot_content(color)
     if not held:
-        raise Failure(f"{color} holds no release; deploy.yml puts one into it")
+        raise Failure(f"{color} holds no release. Run deploy.yml.")
     release, path = held["release"], params["health_path"]
     if params.get("release") and release != params["release"]:
         raise Failure(f"{color} holds {release}, not {params['release']}")
-    journal = _host.read_json(app.journal(color))
+    journal = _files.read_json(app.journal(color))
     # This run may have put the release there itself, and confirms that in the end.
-    if journal and journal["run"] != params["run"]:
+    if journal and journal["run"] != params["run_id"]:
         raise Failure(
-            f"the deploy of {journal['release']} to {color} was cut short ({journal['at']}); run deploy.yml again"
+            f"the deploy of {journal['release']} to {color} was interrupted ({journal['at']}). Run deploy.yml again."
         )
-    pid = service(app, color).pid()
-    answer = answers(app, color, pid, path) if pid else {"error": "it does not run"}
+    pid = for_slot(app, color).pid()
+    answer = probe(app, color, pid, path) if pid else {"error": "not running"}
     if answer.get("status") != params["health_status"]:
-        said = _envfile.redact(_host.first_lines(answer), app.env(color))
+        said = _envfile.redact(_http.first_lines(answer), app.env(color))
         raise Failure(
-            f"{color} ({release}) is not healthy: GET {path} on port {app.ports[color]}: {_host.describe(answer)}; "
-            f"see status.yml, and deploy.yml starts it again{said}"
+            f"{color} ({release}) is not healthy: GET {path} on port {app.ports[color]}: {_http.describe(answer)}. "
+            f"Run status.yml to see more, or deploy.yml to restart it.{said}"
         )
     return release
 
@@ -352,15 +352,15 @@ def wait_until_healthy(slot_service, path, expected, timeout):
     app, color = slot_service.app, slot_service.color
     started = time.monotonic()
     slot_service.watch()
-    good, redirects, last, said, pause, first_pid = 0, 0, "it has not answered yet", "", 0.05, None
+    good, redirects, last, said, pause, first_pid = 0, 0, "no answer yet", "", 0.05, None
     while True:
-        pid, died = slot_service.seen()
+        pid, died = slot_service.poll()
         first_pid = first_pid or pid
         if died or (first_pid and pid != first_pid):
-            raise Failure(f"{color} exited while it started; last answer: {last}{said}")
+            raise Failure(f"{color} exited during its start; last answer: {last}{said}")
         if pid:
-            answer = answers(app, color, pid, path, max(0.2, min(5.0, timeout)))
-            last, said = _host.describe(answer), _host.first_lines(answer)
+            answer = probe(app, color, pid, path, max(0.2, min(5.0, timeout)))
+            last, said = _http.describe(answer), _http.first_lines(answer)
             good = good + 1 if answer.get("status") == expected else 0
             # A redirect is an answer on purpose; waiting longer will not change it.
             redirects = redirects + 1 if answer.get("location") and not good else 0
@@ -368,8 +368,8 @@ def wait_until_healthy(slot_service, path, expected, timeout):
                 return round(time.monotonic() - started, 1)
             if redirects == 5:
                 raise Failure(
-                    f"{color} answers {path} with a redirect: {last}; {expected} is expected. Set bluegreen_health_path "
-                    "to a path that does not redirect, or bluegreen_health_status to this one"
+                    f"{color} answers {path} with a redirect: {last}, expected {expected}. Set bluegreen_health_path "
+                    "to a path that does not redirect, or bluegreen_health_status to this status."
                 )
         # One good answer in time is enough to wait for the second.
         if time.monotonic() - started > timeout and not good:

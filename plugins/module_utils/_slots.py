@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import (
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import (
     COLORS,
-    Refused,
     check_env_id,
     check_release,
     other,
@@ -112,7 +112,7 @@ def after_consent(facts, color):
     return _with_previous(facts)
 
 
-def ways_back(facts):
+def rollback_candidates(facts):
     """Of what was live, newest first, that which a rollback may go to: {"color", "release", "env"}.
 
     Nothing that was rolled back from, however often it was live before that, and not what is live itself: the same release under
@@ -122,16 +122,16 @@ def ways_back(facts):
     return [
         entry
         for entry in facts["was_live"]
-        if not is_marked(facts, entry) and (not same(entry, live) or _was_live_in(idle, entry))
+        if not is_marked(facts, entry) and (not same(entry, live) or _was_live(idle, entry))
     ]
 
 
-def _was_live_in(slot, entry):
+def _was_live(slot, entry):
     return bool(slot) and same(slot, entry) and bool(slot.get("promoted_at"))
 
 
 def _with_previous(facts):
-    facts["previous"] = next(iter(ways_back(facts)), None)
+    facts["previous"] = next(iter(rollback_candidates(facts)), None)
     return facts
 
 
@@ -206,12 +206,12 @@ def target_slot(live, held):
     """Where a deploy goes: the idle slot; the live one while no slot holds anything, so that the site is up at once.
 
     :param held: color to whether the slot holds something that counts. A first deploy that was cut short before its slot
-        was ever healthy does not: see V(counts).
+        was ever healthy does not: see V(is_occupied).
     """
     return live if not any(held.get(color) for color in COLORS) else other(live)
 
 
-def counts(slot):
+def is_occupied(slot):
     """Whether a slot holds something that has to be left alone: a release that was proven, or that answers now."""
     never_proven = slot["pending"] and not slot["pending"]["former"]
     return bool(slot["release"]) and (not never_proven or slot["healthy"])
@@ -223,10 +223,10 @@ def rollback_target(facts, kept):
     :param kept: what can be put into a slot again, as {"release", "env"}: the release is unpacked, and its environment is there.
     """
     color = other(facts["live"])
-    candidates = ways_back(facts)
+    candidates = rollback_candidates(facts)
     for entry in candidates:
         goal = {"release": entry["release"], "env": entry["env"], "color": color}
-        if _was_live_in(facts["slots"][color], entry):
+        if _was_live(facts["slots"][color], entry):
             return {**goal, "env": facts["slots"][color]["env"], "take": False}
         envs = [one["env"] for one in kept if one["release"] == entry["release"]]
         if entry["env"] in envs:
@@ -235,8 +235,10 @@ def rollback_target(facts, kept):
             # An older version of this collection did not write down which one; the slot has been taken since, by this one.
             return {**goal, "env": envs[0], "take": True}
     if candidates:
-        raise Refused(f"{named(candidates[0])} was live before, but is no longer kept on this host; deploy it again")
-    raise Refused("nothing was live before the present release, so there is nothing to go back to")
+        raise Refused(
+            f"{named(candidates[0])} was live before, but is no longer installed on this host. Deploy it again."
+        )
+    raise Refused("nothing was live before the current release, so there is nothing to roll back to")
 
 
 def named(held):
@@ -263,7 +265,7 @@ def disagreements(info):
     if link is None:
         return found
     if answer is None:
-        missing = "nginx has no site of this app yet; setup.yml, or the next deploy, installs it"
+        missing = "nginx has no site for this app yet. setup.yml, or the next deploy, installs it."
         found.append(
             missing if info["no_site"] else f"nginx does not tell the live color: {info['deployment_id_error']}"
         )
@@ -275,7 +277,7 @@ def disagreements(info):
         slot = info["slots"][color]
         known = (facts["slots"][color] or {}).get("release")
         if slot["pending"]:
-            found.append(f"{color}: a deploy of {slot['pending']['release']} was cut short ({slot['pending']['at']})")
+            found.append(f"{color}: a deploy of {slot['pending']['release']} was interrupted ({slot['pending']['at']})")
         elif known != slot["release"]:
             found.append(
                 f"{color}: the facts file says {known or 'empty'}, the slot holds {slot['release'] or 'nothing'}"
@@ -283,14 +285,14 @@ def disagreements(info):
         elif slot["release"] and not same(facts["slots"][color], slot):
             found.append(
                 f"{color}: the facts file says {named(facts['slots'][color])}, the slot holds {named(slot)}; "
-                "somebody edited its environment, and the next deploy to it does away with that"
+                "somebody edited its environment, and the next deploy to it overwrites that"
             )
         if slot["running"] and slot["process_release"] and slot["process_release"] != slot["release"]:
-            found.append(f"{color}: the process runs {slot['process_release']}, the slot holds {slot['release']}")
+            found.append(f"{color}: the process is running {slot['process_release']}, the slot holds {slot['release']}")
         if color == link and slot["release"] and not slot["running"]:
-            found.append(f"{color}: is live and not running")
+            found.append(f"{color}: live but not running")
         elif slot["running"] and not slot["healthy"]:
-            found.append(f"{color}: runs but is not healthy ({slot['health']})")
+            found.append(f"{color}: running but not healthy ({slot['health']})")
     return found
 
 

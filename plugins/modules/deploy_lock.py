@@ -36,10 +36,11 @@ options:
     type: str
     choices: [present, absent, broken]
     default: present
-  run:
+  run_id:
     description: Name of the run that takes or frees the lock.
     type: str
     default: ''
+    aliases: [run]
   holder:
     description: Who runs it, for others to read, such as C(ann@laptop).
     type: str
@@ -64,10 +65,11 @@ options:
     type: str
     choices: [ok, failed]
     default: ok
-  why:
+  reason:
     description: Why it failed, for the history.
     type: str
     default: ''
+    aliases: [why]
   stale_after:
     description: Age in seconds from which a lock counts as left behind.
     type: int
@@ -106,7 +108,7 @@ EXAMPLES = r"""
     ports: {blue: 4000, green: 5000}
     listen: "80"
     service_manager: systemd
-    run: 2026-11-23T03:00:00Z-4711
+    run_id: 2026-11-23T03:00:00Z-4711
     holder: ann@laptop
     operation: deploy
 """
@@ -130,7 +132,7 @@ clock:
       exactly that is known (C(error)). Null where it could not be measured.
   type: dict
   returned: with O(with_clock)
-ran:
+lock_window:
   description: When the lock was asked for, and when it was had, by the monotonic clock of the controller.
   type: list
   elements: float
@@ -151,10 +153,11 @@ import json
 import os
 import time
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _slots
-from ansible_collections.beamops.bluegreen.plugins.module_utils._info import LOOK_OPTIONS, look
-from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import COLORS, Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _exclusive, _files, _slots
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._info import INFO_OPTIONS, collect
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
 # About 150 KB; older lines are dropped.
 HISTORY_LINES = 500
@@ -168,7 +171,7 @@ def age_of(lock):
         return float("inf")
 
 
-def words(lock, stale_after):
+def describe(lock, stale_after):
     age = age_of(lock)
     since = "at an unknown time" if age == float("inf") else f"since {lock['since']}, {max(0, int(age)) // 60} min ago"
     text = f"the lock is held by {lock.get('holder') or 'somebody'} for {lock.get('operation') or 'a run'} {since}"
@@ -177,24 +180,24 @@ def words(lock, stale_after):
 
 def read(app):
     """The lock that is there, or V(None). An unreadable one is a lock all the same."""
-    text = _host.read_text(app.lock)
+    text = _files.read_text(app.lock)
     if text is None:
         return None
-    found = _host.read_json(app.lock)
+    found = _files.read_json(app.lock)
     return found if isinstance(found, dict) else {"run": "", "holder": "", "operation": "", "since": ""}
 
 
-def where_it_stands(app):
+def live_now(app):
     """What is live now: {"color", "release", "env"}, for the history."""
     try:
-        color = app.link()
-        held = app.held(color) if color else None
-    except (_host.Failure, Refused):
+        color = app.live_color()
+        held = app.slot_content(color) if color else None
+    except (Failure, Refused):
         return {"color": None, "release": None, "env": None}
     return {"color": color, "release": held["release"] if held else None, "env": held["env"] if held else None}
 
 
-def write_down(app, lock, result, why):
+def append_history(app, lock, result, why):
     """One line of history for a run that has ended: who did what, from where to where, how long, and how it went."""
     age = age_of(lock)
     entry = {
@@ -203,40 +206,41 @@ def write_down(app, lock, result, why):
         "operation": lock.get("operation"),
         "run": lock.get("run"),
         "from": lock.get("before"),
-        "to": where_it_stands(app),
+        "to": live_now(app),
         "result": result,
         "why": why[:1000],
         "seconds": max(0, int(age)) if age != float("inf") else None,
     }
-    lines = (_host.read_text(app.history) or "").splitlines()[-HISTORY_LINES + 1 :]
+    lines = (_files.read_text(app.history) or "").splitlines()[-HISTORY_LINES + 1 :]
     if lines and json.dumps(entry["run"]) in lines[-1]:
         # It was killed after this, and before the lock was removed.
         return
     try:
-        _host.write_file(app.history, "\n".join([*lines, json.dumps(entry, sort_keys=True)]) + "\n", 0o644)
+        _files.write_file(app.history, "\n".join([*lines, json.dumps(entry, sort_keys=True)]) + "\n", 0o644)
     except OSError:
         # A full disk must not keep the lock.
         pass
 
 
-def take(module, app, found):
+def acquire(module, app, found):
     params = module.params
-    if found and found["run"] == params["run"]:
+    if found and found["run"] == params["run_id"]:
         if found.get("host") != params["host"]:
-            raise _host.Failure(
-                f"{found.get('host')} and {params['host']} of the inventory are one and the same machine; leave one of them out",
+            raise Failure(
+                f"{found.get('host')} and {params['host']} of the inventory are the same machine. Remove one of them.",
                 lock=None,
             )
-        return {"msg": "this run holds the lock already", "lock": found}
+        return {"msg": "this run already holds the lock", "lock": found}
     if found:
-        raise _host.Failure(
-            words(found, params["stale_after"]) + "; wait for it to end, or, if it is dead, run unlock.yml", lock=found
+        raise Failure(
+            describe(found, params["stale_after"]) + ". Wait for it to finish, or, if it is dead, run unlock.yml.",
+            lock=found,
         )
     if module.check_mode:
         return {"changed": True, "msg": "the lock is free", "lock": None}
     os.makedirs(app.root, mode=0o755, exist_ok=True)
-    lock = {name: params[name] for name in ("run", "holder", "operation", "host", "controller")}
-    lock.update(since=_host.now(), before=where_it_stands(app))
+    lock = {name: params[name] for name in ("holder", "operation", "host", "controller")}
+    lock.update(run=params["run_id"], since=_files.now(), before=live_now(app))
     temporary = f"{app.root}/.lock.{os.getpid()}.new"
     with open(temporary, "x", encoding="utf-8") as stream:
         json.dump(lock, stream)
@@ -247,33 +251,35 @@ def take(module, app, found):
         os.link(temporary, app.lock)
     except FileExistsError:
         other = read(app)
-        raise _host.Failure(words(other or {}, params["stale_after"]) + "; it was quicker", lock=other) from None
+        raise Failure(
+            "another run acquired the lock first: " + describe(other or {}, params["stale_after"]), lock=other
+        ) from None
     finally:
-        _host.remove(temporary)
-    return {"changed": True, "msg": "took the lock", "lock": None}
+        _files.remove(temporary)
+    return {"changed": True, "msg": "acquired the lock", "lock": None}
 
 
 def free(module, app, found):
     params, wrong, result = module.params, None, {"msg": "this run does not hold the lock", "lock": found}
-    ours = bool(found) and found["run"] == params["run"]
+    ours = bool(found) and found["run"] == params["run_id"]
     if ours or module.check_mode:
         try:
-            result["actions"] = let_go(app, params, module.check_mode)
-        except (_host.Failure, Refused, OSError) as error:
+            result["actions"] = confirm_and_prune(app, params, module.check_mode)
+        except (Failure, Refused, OSError) as error:
             # It keeps neither the lock nor the group: the slots run what they should.
-            wrong = f"could not let go of what is not needed any more: {error}"
+            wrong = f"cleanup failed: {error}"
     if ours:
         if not module.check_mode:
-            write_down(app, found, "failed" if wrong else params["result"], wrong or params["why"])
-            _host.remove(app.lock)
+            append_history(app, found, "failed" if wrong else params["result"], wrong or params["reason"])
+            _files.remove(app.lock)
         result.update(changed=True, msg="freed the lock")
-    result["info"] = look(app, params)
+    result["info"] = collect(app, params)
     if wrong:
-        raise _host.Failure(wrong, info=result["info"])
+        raise Failure(wrong, info=result["info"])
     return result
 
 
-def let_go(app, params, check):
+def confirm_and_prune(app, params, check):
     """The group is good: nobody needs the former content of the slot any more, nor old releases. Returns what is done, in words."""
     actions, color, migrations = [], params["confirm"], params["migrations"]
 
@@ -283,11 +289,11 @@ def let_go(app, params, check):
             effect(*args)
 
     if color:
-        release = (app.held(color) or {}).get("release")
+        release = (app.slot_content(color) or {}).get("release")
         if os.path.exists(app.journal(color)):
-            do(f"confirm {release} in {color}", _host.forget_former, app, color)
-        if migrations is not None and migrations != _host.read_json(app.migrations_file(release)):
-            do(f"note {len(migrations)} migrations of {release}", note_migrations, app, release, migrations)
+            do(f"confirm {release} in {color}", _app.drop_journal, app, color)
+        if migrations is not None and migrations != _files.read_json(app.migrations_file(release)):
+            do(f"record {len(migrations)} migrations of {release}", note_migrations, app, release, migrations)
         facts = app.facts()
         if params["consent"] and _slots.is_marked(facts, facts["slots"][color]):
             facts = _slots.after_consent(facts, color)
@@ -297,63 +303,65 @@ def let_go(app, params, check):
     if params["keep_releases"] is None:
         return actions
     facts = app.facts()
-    protected = {entry["release"] for entry in _slots.ways_back(facts)[:1]}
+    protected = {entry["release"] for entry in _slots.rollback_candidates(facts)[:1]}
     for slot in COLORS:
-        protected.add((app.held(slot) or {}).get("release"))
-        protected.add(((_host.read_json(app.journal(slot)) or {}).get("former") or {}).get("release"))
-    for one in _slots.prune(app.kept(), protected, params["keep_releases"]):
+        protected.add((app.slot_content(slot) or {}).get("release"))
+        protected.add(((_files.read_json(app.journal(slot)) or {}).get("former") or {}).get("release"))
+    for one in _slots.prune(app.installed_releases(), protected, params["keep_releases"]):
         do(f"remove {one}", remove_release, app, one)
     for one in app.former_envs():
         if not any(_slots.same(one, entry) for entry in facts["was_live"]):
-            do(f"remove the former environment {_slots.named(one)}", _host.remove, app.former_env(**one))
+            do(f"remove the previous environment {_slots.named(one)}", _files.remove, app.former_env(**one))
     return actions
 
 
 def note_migrations(app, release, versions):
     os.makedirs(f"{app.root}/former", mode=0o700, exist_ok=True)
-    _host.write_json(app.migrations_file(release), versions)
+    _files.write_json(app.migrations_file(release), versions)
 
 
 def remove_release(app, release):
     # Renamed first: what is called like a release is one, whole, until it is gone.
     doomed = f"{app.releases}/.removing.{os.getpid()}"
     os.rename(app.release_dir(release), doomed)
-    _host.remove_tree(doomed)
+    _files.remove_tree(doomed)
     for one in app.former_envs():
         if one["release"] == release:
-            _host.remove(app.former_env(**one))
-    _host.remove(app.migrations_file(release))
+            _files.remove(app.former_env(**one))
+    _files.remove(app.migrations_file(release))
 
 
-def break_it(module, app, found):
+def break_lock(module, app, found):
     if not found:
         return {"msg": "there is no lock", "lock": None}
-    text = words(found, module.params["stale_after"])
+    text = describe(found, module.params["stale_after"])
     if age_of(found) < module.params["stale_after"] and not module.params["force"]:
-        raise _host.Failure(
-            f"{text}: not stale yet, so its run may be at work. If it is dead for certain: -e bluegreen_force=true",
+        raise Failure(
+            f"{text}. It is not stale yet, so its run may still be working. If you are sure it is dead: -e bluegreen_force=true",
             lock=found,
         )
-    if module.params["run"] and found["run"] != module.params["run"]:
-        raise _host.Failure(f"{text}, which is not the run that is dead", lock=found)
+    if module.params["run_id"] and found["run"] != module.params["run_id"]:
+        raise Failure(f"{text}. That is not the run that died.", lock=found)
     if not module.check_mode:
         # Renamed before it is removed: if somebody else was quicker and holds a new lock by now, that goes back.
         doomed = f"{app.root}/.lock.{os.getpid()}.broken"
         os.rename(app.lock, doomed)
-        really = _host.read_json(doomed) or {}
+        really = _files.read_json(doomed) or {}
         if really.get("run", "") != found["run"]:
             os.link(doomed, app.lock)
-            _host.remove(doomed)
-            raise _host.Failure(f"{words(really, module.params['stale_after'])}; it was quicker", lock=really)
-        write_down(app, found, "died", "its lock was broken")
-        _host.remove(doomed)
+            _files.remove(doomed)
+            raise Failure(
+                f"another run acquired the lock first: {describe(really, module.params['stale_after'])}", lock=really
+            )
+        append_history(app, found, "died", "its lock was broken")
+        _files.remove(doomed)
     return {"changed": True, "msg": f"broke the lock: {text}", "lock": found}
 
 
 def work(module, app):
     params, found = module.params, read(app)
-    state, ours = params["state"], bool(found) and found["run"] == params["run"]
-    act = {"present": take, "absent": free, "broken": break_it}[state]
+    state, ours = params["state"], bool(found) and found["run"] == params["run_id"]
+    act = {"present": acquire, "absent": free, "broken": break_lock}[state]
     # Freeing does not wait: a module that hangs must not keep the lock.
     nothing_to_do = params["confirm"] is None and params["keep_releases"] is None
     at_once = nothing_to_do if state == "absent" else state == "present" and found and not ours
@@ -361,25 +369,25 @@ def work(module, app):
         result = act(module, app, found)
     else:
         # Whoever takes over from a dead run waits for what that one's modules are still doing on this host.
-        with _host.alone(app):
+        with _exclusive.exclusive_access(app):
             result = act(module, app, read(app))
     if state == "present":
-        result["info"] = look(app, params)
+        result["info"] = collect(app, params)
     return result
 
 
 def main():
     run_module(
         dict(
-            **LOOK_OPTIONS,
+            **INFO_OPTIONS,
             state=dict(type="str", choices=["present", "absent", "broken"], default="present"),
-            run=dict(type="str", default=""),
+            run_id=dict(type="str", default="", **renamed("run")),
             holder=dict(type="str", default=""),
             operation=dict(type="str", default=""),
             host=dict(type="str", default=""),
             controller=dict(type="dict"),
             result=dict(type="str", choices=["ok", "failed"], default="ok"),
-            why=dict(type="str", default=""),
+            reason=dict(type="str", default="", **renamed("why")),
             with_clock=dict(type="bool", default=False),
             confirm=dict(type="str", choices=["blue", "green"]),
             migrations=dict(type="list", elements="str"),
@@ -389,9 +397,9 @@ def main():
             force=dict(type="bool", default=False),
         ),
         work,
-        alone=False,
-        fenced=False,
-        required_if=[("state", "present", ("run", "holder", "operation"))],
+        exclusive=False,
+        needs_lock=False,
+        required_if=[("state", "present", ("run_id", "holder", "operation"))],
     )
 
 

@@ -29,10 +29,11 @@ options:
       - A line that ends in C(# nginx >= 1.25.1), or C(# nginx < 1.25.1), is left out where the nginx of the host is not that.
     type: str
     required: true
-  run:
+  run_id:
     description: Name of the run that holds the lock. Without it nobody asks who does.
     type: str
     default: ''
+    aliases: [run]
   replaces:
     description:
       - Path of a site of somebody else that this one takes the place of, in one reload. It stays beside where it was, under a name
@@ -84,9 +85,9 @@ import hashlib
 import os
 import re
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _nginx, _rules
-from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
-from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _nginx, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
 DEFAULT_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Back soon</title></head>
@@ -95,30 +96,30 @@ DEFAULT_PAGE = """<!doctype html>
 """
 
 
-def put(path, text):
+def write_or_remove(path, text):
     if text is None:
-        _host.remove(path)
+        _files.remove(path)
     else:
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        _host.write_file(path, text, 0o644)
+        _files.write_file(path, text, 0o644)
 
 
 def test(nginx, app, path, text):
     """Raises Failure if nginx refuses the configuration, or would give the domain to another site."""
     fine, said = nginx.test()
     if not fine:
-        raise Failure(f"nginx refuses the site:\n{said}{line_of(said, path, text)}")
+        raise Failure(f"nginx refuses the site:\n{said}{offending_line(said, path, text)}")
     # A second server block of the same name and port is a warning for nginx, and an app that nobody reaches for us.
     for name in re.search(r"server_name ([^;]+);", text).group(1).split():
         taken = re.search(r'conflicting server name "' + re.escape(name) + r'" on \S+', said)
         if taken:
             raise Failure(
-                f"another site of this nginx answers to {name} already ({taken.group(0)}); "
-                "remove it there, or from bluegreen_domain and bluegreen_aliases"
+                f"another site of this nginx already answers to {name} ({taken.group(0)}). "
+                "Remove the name there, or from bluegreen_domain and bluegreen_aliases."
             )
 
 
-def line_of(said, path, text):
+def offending_line(said, path, text):
     """The line of the site that nginx complains about, for the person who wrote a snippet."""
     found = re.search(re.escape(path) + r":(\d+)", said)
     lines = text.splitlines()
@@ -127,7 +128,7 @@ def line_of(said, path, text):
     return f"\n  line {found.group(1)} of it: {lines[int(found.group(1)) - 1].strip()}"
 
 
-def aside(path):
+def backup_path(path):
     """Where a site is kept that ours has taken the place of: in its directory, where a * does not find it."""
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.before-bluegreen")
 
@@ -137,22 +138,26 @@ def make_folders(app):
     for folder in (app.canary("blue"), app.canary("green"), os.path.dirname(app.maintenance)):
         os.makedirs(folder, mode=0o755, exist_ok=True)
     os.makedirs(app.preview, mode=0o711, exist_ok=True)
-    for color in _rules.COLORS:
+    for color in _validate.COLORS:
         # Deployed by an older version of this collection, whose site did not ask for that.
-        journal = _host.read_json(app.journal(color))
-        if app.held(color) and (not journal or journal["former"]["release"]) and not os.path.exists(app.proven(color)):
-            _host.write_file(app.proven(color), "", 0o644)
+        journal = _files.read_json(app.journal(color))
+        if (
+            app.slot_content(color)
+            and (not journal or journal["former"]["release"])
+            and not os.path.exists(app.proven(color))
+        ):
+            _files.write_file(app.proven(color), "", 0o644)
     if not os.path.exists(app.maintenance_page):
-        _host.write_file(app.maintenance_page, DEFAULT_PAGE, 0o644)
+        _files.write_file(app.maintenance_page, DEFAULT_PAGE, 0o644)
 
 
 def put_token(app, token):
     """The one file below preview/."""
     if token:
-        _host.write_file(f"{app.preview}/{token}", "", 0o644)
+        _files.write_file(f"{app.preview}/{token}", "", 0o644)
     for name in os.listdir(app.preview):
         if name != token:
-            _host.remove(f"{app.preview}/{name}")
+            _files.remove(f"{app.preview}/{name}")
 
 
 def work(module, app):
@@ -160,32 +165,34 @@ def work(module, app):
     params = module.params
     if params["certificate"]:
         _nginx.check_certificate(params["certificate"], params["key"])
-    token = _rules.check_token(params["preview_token"]) if params["preview_token"] else ""
-    conflicts = _host.port_conflicts(app, app.link())
+    token = _validate.check_token(params["preview_token"]) if params["preview_token"] else ""
+    conflicts = _app.port_conflicts(app, app.live_color())
     if conflicts:
         raise Failure(conflicts[0])
-    path, text = f"{app.nginx_conf_dir}/conf.d/{app.name}.conf", _nginx.fit(params["content"], nginx.version())
-    former = _host.read_text(path)
+    path, text = f"{app.nginx_conf_dir}/conf.d/{app.name}.conf", _nginx.for_version(params["content"], nginx.version())
+    former = _files.read_text(path)
     place = re.search(r"if \(-f (\S+)/live/is-green\)", former or "")
     if place and place.group(1) != app.root:
-        raise Failure(f"{path} serves the app in {place.group(1)}; another bluegreen_root would take that off the net")
+        raise Failure(
+            f"{path} serves the app in {place.group(1)}. A different bluegreen_root would take that app offline."
+        )
     master = nginx.master()
     # The site may have been written by a run that died before its reload; the stamp is written after the proof.
     stamp = f"{app.root}/site.sha256"
-    loaded = _host.read_text(stamp) == hashlib.sha256(text.encode("utf-8")).hexdigest()
-    theirs = params["replaces"]
-    if theirs and not os.path.lexists(theirs):
-        if not os.path.lexists(aside(theirs)):
-            raise Failure(f"there is no site {theirs} to take the place of")
-        theirs = None
+    loaded = _files.read_text(stamp) == hashlib.sha256(text.encode("utf-8")).hexdigest()
+    replaced = params["replaces"]
+    if replaced and not os.path.lexists(replaced):
+        if not os.path.lexists(backup_path(replaced)):
+            raise Failure(f"there is no site {replaced} to replace")
+        replaced = None
     actions = [] if former == text else [f"write {path}"]
-    if theirs:
-        actions.append(f"put {theirs} aside")
+    if replaced:
+        actions.append(f"move {replaced} aside")
     if not master:
         actions.append("start nginx")
     elif actions or not loaded:
         actions.append("reload nginx")
-    if not _host.has_token(app, token):
+    if not _app.has_token(app, token):
         actions.append("set the preview token")
     result = {
         "changed": bool(actions),
@@ -196,37 +203,37 @@ def work(module, app):
     if module.check_mode or not actions:
         return result
     make_folders(app)
-    if not _host.has_token(app, token):
+    if not _app.has_token(app, token):
         put_token(app, token)
-    if former == text and loaded and master and not theirs:
+    if former == text and loaded and master and not replaced:
         return result
     fine, said = nginx.test()
     if not fine and former is None:
-        raise Failure(f"the nginx configuration was broken before, and is left as it was; repair it first:\n{said}")
+        raise Failure(f"the nginx configuration was already broken and was left unchanged. Repair it first:\n{said}")
     try:
-        if theirs:
-            os.rename(theirs, aside(theirs))
+        if replaced:
+            os.rename(replaced, backup_path(replaced))
         if former != text:
-            put(path, text)
+            write_or_remove(path, text)
             test(nginx, app, path, text)
         if master:
             nginx.reload()
         else:
             nginx.start()
     except Failure as error:
-        if theirs:
-            os.rename(aside(theirs), theirs)
+        if replaced:
+            os.rename(backup_path(replaced), replaced)
         if former != text:
-            put(path, former)
+            write_or_remove(path, former)
             # The master may have taken half of it: hand it the former configuration, if it takes that one.
             if master and nginx.test()[0]:
                 try:
                     nginx.reload()
                 except Failure:
                     pass
-        raise Failure(f"{error}\n  {path} is as it was before") from None
+        raise Failure(f"{error}\n  {path} was restored") from None
     os.makedirs(app.root, mode=0o755, exist_ok=True)
-    _host.write_file(stamp, hashlib.sha256(text.encode("utf-8")).hexdigest(), 0o644)
+    _files.write_file(stamp, hashlib.sha256(text.encode("utf-8")).hexdigest(), 0o644)
     return result
 
 
@@ -234,7 +241,7 @@ def main():
     run_module(
         dict(
             content=dict(type="str", required=True),
-            run=dict(type="str", default=""),
+            run_id=dict(type="str", default="", **renamed("run")),
             replaces=dict(type="path"),
             certificate=dict(type="path"),
             key=dict(type="path"),

@@ -26,6 +26,11 @@ attributes:
   platform:
     platforms: posix
 options:
+  operation:
+    description: Name of the operation or query, such as V(deploy). Some cannot do without O(color), O(percent), O(state) or O(expr).
+    type: str
+    default: ''
+    version_added: 1.0.0
   left_out:
     description: Hosts of the group that C(--limit) leaves out; any are refused.
     type: list
@@ -42,7 +47,17 @@ options:
   percent:
     description: The percent that was named on the command line, if any.
     type: str
-    default: '0'
+    default: ''
+  state:
+    description: The state that was named on the command line, if any.
+    type: str
+    default: ''
+    version_added: 1.0.0
+  expr:
+    description: The expression that was named on the command line, if any.
+    type: str
+    default: ''
+    version_added: 1.0.0
   artifact_needed:
     description: Whether the run needs the artifact.
     type: bool
@@ -68,7 +83,7 @@ hooks:
   description: Absolute paths of the user's own task files, by when they run.
   type: dict
   returned: success
-inspected:
+artifact_info:
   description: What is in the artifact, with C(version), C(sha256), C(bytes) and C(unpacked_bytes), sizes in bytes.
   type: dict
   returned: when a local artifact was needed

@@ -41,17 +41,18 @@ options:
     description:
       - Version that the artifact has to have. By default whatever it says itself.
     type: str
-  run:
+  run_id:
     description: Name of the run that holds the lock. Without it nobody asks who does.
     type: str
     default: ''
-  inspected:
+    aliases: [run]
+  artifact_info:
     description:
       - What was found when the artifact was looked at on the controller, so that this is done once for a whole group.
       - A dictionary with C(version), C(sha256), C(bytes) and C(unpacked_bytes), sizes in bytes.
     type: dict
-  kept:
-    description: What M(beamops.bluegreen.slot_info) told as C(kept), so that the host need not be asked again.
+  host_content:
+    description: What M(beamops.bluegreen.slot_info) returned as C(host_content), so that the host need not be asked again.
     type: dict
   src:
     description: Where the tarball was uploaded to. Set by the action plugin.
@@ -59,7 +60,7 @@ options:
   content:
     description: The tarball itself, in base64, instead of O(src). Set by the action plugin, for a small one.
     type: str
-  thin:
+  delta:
     description: Whether files were left out of what was uploaded, because the host has them. Set by the action plugin.
     type: bool
     default: false
@@ -98,7 +99,7 @@ upload_needed:
   description: Whether the host does not have the release yet.
   type: bool
   returned: success
-lacking:
+missing_files:
   description: Why files that were left out of the upload have to be sent after all.
   type: str
   returned: when they have to
@@ -108,31 +109,31 @@ import base64
 import os
 
 from ansible.module_utils.urls import fetch_url
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _host, _info, _rules
-from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _artifact, _files, _info, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
 
 def result_for(release, sha256, changed=False):
-    version = _rules.release_version(release) if release else None
+    version = _validate.release_version(release) if release else None
     return {"changed": changed, "release": release, "version": version, "sha256": sha256, "upload_needed": changed}
 
 
 def find_kept(app, sha256):
     """The release that was made of this very artifact, or V(None)."""
-    for release in app.kept():
-        about = _host.read_json(f"{app.release_dir(release)}/.bluegreen.json")
+    for release in app.installed_releases():
+        about = _files.read_json(f"{app.release_dir(release)}/.bluegreen.json")
         if about and about.get("sha256") == sha256:
             return release
     return None
 
 
 def require_space(app, needed):
-    free = _host.free_bytes(app.releases)
+    free = _files.free_bytes(app.releases)
     if free < needed:
-        raise _host.Failure(
-            f"the release needs {needed // 1024} KiB below {app.releases}, and {free // 1024} KiB are free; "
-            "make room, or lower bluegreen_keep_releases"
+        raise Failure(
+            f"the release needs {needed // 1024} KiB below {app.releases}, and {free // 1024} KiB are free. "
+            "Free some space, or lower bluegreen_keep_releases."
         )
 
 
@@ -146,7 +147,7 @@ def put_aside(module, artifact, path):
     response, info = fetch_url(module, url, timeout=60)
     if info["status"] != 200:
         answer = info["status"] if info["status"] > 0 else info["msg"].replace(url, artifact)
-        raise _host.Failure(f"{artifact} answers {answer}, not with an artifact")
+        raise Failure(f"{artifact} answered {answer} instead of an artifact")
     with open(path, "xb") as target:
         for block in iter(lambda: response.read(1 << 20), b""):
             target.write(block)
@@ -155,8 +156,8 @@ def put_aside(module, artifact, path):
 def finder(app):
     """A function that finds a file by SHA-256 in the releases on this host, and proves that it still is that."""
     places = {}
-    for release in app.kept():
-        for name, sha256 in app.files(release).items():
+    for release in app.installed_releases():
+        for name, sha256 in app.release_files(release).items():
             places.setdefault(sha256, []).append(f"{app.release_dir(release)}/{name}")
 
     def find(sha256):
@@ -172,74 +173,76 @@ def finder(app):
     return find
 
 
-def unpack(app, path, found, release, is_thin):
+def unpack(app, path, found, release, is_delta):
     """Unpack into a directory of its own, sync, and give it its name."""
-    require_space(app, _artifact.room_for(path) if is_thin else found["unpacked_bytes"])
+    require_space(app, _artifact.disk_usage(path) if is_delta else found["unpacked_bytes"])
     temporary = f"{app.releases}/.unpacking.{os.getpid()}"
     os.mkdir(temporary, 0o755)
     try:
-        files = _artifact.unpack(path, temporary, finder(app), is_thin)
-        group = _host.group_of(app.name)
+        files = _artifact.unpack(path, temporary, finder(app), is_delta)
+        group = _app.group_of(app.name)
         cookie = f"{temporary}/releases/COOKIE"
         if group is not None and os.path.isfile(cookie) and not os.path.islink(cookie):
             os.chown(cookie, -1, group, follow_symlinks=False)
-        _host.write_json(f"{temporary}/.files.json", files, 0o444)
-        _host.write_json(
+        _files.write_json(f"{temporary}/.files.json", files, 0o444)
+        _files.write_json(
             f"{temporary}/.bluegreen.json",
-            {"version": found["version"], "sha256": found["sha256"], "installed_at": _host.now()},
+            {"version": found["version"], "sha256": found["sha256"], "installed_at": _files.now()},
             0o444,
         )
         # A release has a thousand small files; one sync for all of them costs less than an fsync for each.
         os.sync()
         if os.path.isdir(app.release_dir(release)):
             # Not one of ours: it has no .bluegreen.json, or find_kept() had seen it.
-            raise _host.Failure(f"{app.release_dir(release)} is there already, with other content; move it away")
+            raise Failure(f"{app.release_dir(release)} already exists with other content. Move it away.")
         os.rename(temporary, app.release_dir(release))
-        _host.sync_dir(app.releases)
+        _files.sync_dir(app.releases)
     except BaseException:
         if os.path.isdir(temporary):
-            _host.remove_tree(temporary)
+            _files.remove_tree(temporary)
         raise
 
 
 def install(module, app):
     params = module.params
-    artifact = _rules.check_artifact(params["artifact"], params["checksum"])
-    found = params["inspected"]
-    sha256 = found["sha256"] if found else _rules.check_checksum(params["checksum"] or "")
+    artifact = _validate.check_artifact(params["artifact"], params["checksum"])
+    found = params["artifact_info"]
+    sha256 = found["sha256"] if found else _validate.check_checksum(params["checksum"] or "")
     wanted = params["version"]
     if wanted:
-        _rules.check_version(wanted)
+        _validate.check_version(wanted)
     kept = find_kept(app, sha256)
     if kept:
-        if wanted and _rules.release_version(kept) != wanted:
-            raise Refused(f"bluegreen_version is {wanted}, but the artifact holds {_rules.release_version(kept)}")
+        if wanted and _validate.release_version(kept) != wanted:
+            raise Refused(
+                f"bluegreen_version must be the version of the artifact, {_validate.release_version(kept)} (got {wanted})"
+            )
         return result_for(kept, sha256)
-    if module.check_mode or not (params["src"] or params["content"] or _rules.is_url(artifact)):
+    if module.check_mode or not (params["src"] or params["content"] or _validate.is_url(artifact)):
         if found:
             require_space(app, int(found["unpacked_bytes"]))
-        release = _rules.release_id(found["version"], sha256) if found else None
-        return {**result_for(release, sha256, True), "kept": _info.kept(app)}
+        release = _validate.release_id(found["version"], sha256) if found else None
+        return {**result_for(release, sha256, True), "host_content": _info.host_content(app)}
     os.makedirs(app.releases, mode=0o755, exist_ok=True)
     path = params["src"] or f"{app.releases}/.fetching.{os.getpid()}"
     try:
         if not params["src"]:
             put_aside(module, artifact, path)
-        # Of a thin one each file is proven.
-        really = sha256 if params["thin"] else _artifact.sha256_of(path)
+        # Of a delta, each file is proven.
+        really = sha256 if params["delta"] else _artifact.sha256_of(path)
         if really != sha256:
-            raise _host.Failure(f"the artifact has SHA-256 {really}, expected is {sha256}")
+            raise Failure(f"the artifact must have SHA-256 {sha256} (got {really})")
         found = found or _artifact.inspect(path, app.name)
         if wanted and found["version"] != wanted:
-            raise Refused(f"bluegreen_version is {wanted}, but the artifact holds {found['version']}")
-        release = _rules.release_id(found["version"], sha256)
-        unpack(app, path, found, release, params["thin"])
-    except _artifact.Lacking as error:
-        return {**result_for(release, sha256), "upload_needed": True, "lacking": str(error)}
+            raise Refused(f"bluegreen_version must be the version of the artifact, {found['version']} (got {wanted})")
+        release = _validate.release_id(found["version"], sha256)
+        unpack(app, path, found, release, params["delta"])
+    except _artifact.MissingFile as error:
+        return {**result_for(release, sha256), "upload_needed": True, "missing_files": str(error)}
     except OSError as error:
-        raise _host.Failure(f"the release could not be unpacked below {app.releases}: {error.strerror}") from None
+        raise Failure(f"the release could not be unpacked below {app.releases}: {error.strerror}") from None
     finally:
-        _host.remove(path)
+        _files.remove(path)
     return result_for(release, sha256, True)
 
 
@@ -250,13 +253,13 @@ def main():
             url=dict(type="str", no_log=True),
             checksum=dict(type="str"),
             version=dict(type="str"),
-            inspected=dict(type="dict"),
-            run=dict(type="str", default=""),
-            kept=dict(type="dict"),
+            artifact_info=dict(type="dict"),
+            run_id=dict(type="str", default="", **renamed("run")),
+            host_content=dict(type="dict"),
             src=dict(type="path"),
             # Not for its secrecy: what is logged of a module would have all of it.
             content=dict(type="str", no_log=True),
-            thin=dict(type="bool", default=False),
+            delta=dict(type="bool", default=False),
         ),
         install,
     )

@@ -43,10 +43,11 @@ options:
   env:
     description: The user's variables for O(release), packed by the P(beamops.bluegreen.slot_env#filter) filter.
     type: str
-  run:
+  run_id:
     description: Name of the run that holds the lock. Without it nobody asks who does.
     type: str
     default: ''
+    aliases: [run]
   timeout:
     description: Seconds that the expression may take.
     type: int
@@ -94,19 +95,19 @@ release:
 import glob
 import re
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _rules, _service
-from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
-from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _service, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
 
 def environment(app, params):
     """(release, env) that the expression runs with."""
     color = params["color"]
     if params["release"]:
-        return _rules.check_release(params["release"]), app.wanted_env(color, params["env"])
-    held = app.held(color)
+        return _validate.check_release(params["release"]), app.wanted_env(color, params["env"])
+    held = app.slot_content(color)
     if not held:
-        raise Failure(f"{color} holds no release; deploy.yml puts one into it", output=[])
+        raise Failure(f"{color} holds no release. Run deploy.yml.", output=[])
     return held["release"], app.env(color)
 
 
@@ -149,8 +150,8 @@ def work(module, app):
         return {"changed": True, "output": [], "migrated": None, "release": params["release"]}
     release, env = environment(app, params)
     where = f"{params['color']} ({release})"
-    if params["command"] == "rpc" and not _service.service(app, params["color"]).pid():
-        raise Failure(f"{where} does not run, so there is no node to ask; deploy.yml starts it", output=[])
+    if params["command"] == "rpc" and not _service.for_slot(app, params["color"]).pid():
+        raise Failure(f"{where} is not running, so there is no node to ask. deploy.yml starts it.", output=[])
     if module.check_mode:
         return {"changed": True, "output": [], "migrated": None, "release": release}
     env["HOME"] = app.state_dir(params["color"])
@@ -166,7 +167,7 @@ def work(module, app):
     except Failure as error:
         output = _envfile.redact(error.extra["output"], env).splitlines()
         raise Failure(
-            f"{params['command']} in {where} did not end within {params['timeout']} s, and was killed. What it said:\n"
+            f"{params['command']} in {where} did not finish within {params['timeout']} s and was killed. Its output:\n"
             f"{quoted(output)}",
             output=output,
         ) from None
@@ -175,7 +176,7 @@ def work(module, app):
         hint = ""
         if params["command"] == "rpc" and ":nodedown" in text:
             hint = "\n  the process runs, but its node cannot be reached: is it booting, or is epmd gone?"
-        raise Failure(f"{params['command']} in {where} ended with status {rc}:\n{quoted(output)}{hint}", output=output)
+        raise Failure(f"{params['command']} in {where} exited with status {rc}:\n{quoted(output)}{hint}", output=output)
     if params["command"] != "migrate":
         return {"changed": True, "output": output, "release": release}
     versions, output = migrated(output)
@@ -191,10 +192,10 @@ def main():
             release=dict(type="str"),
             env=dict(type="str", no_log=True),
             timeout=dict(type="int", default=3600),
-            run=dict(type="str", default=""),
+            run_id=dict(type="str", default="", **renamed("run")),
         ),
         work,
-        alone=False,
+        exclusive=False,
         required_by={"release": ("env",)},
     )
 

@@ -85,7 +85,7 @@ releases:
   type: list
   elements: str
   returned: success
-kept:
+host_content:
   description:
     - With O(with_files), what need not be sent to the host. C(artifacts) is SHA-256 to release, and C(files) the first bytes of
       the SHA-256 of all files, in base64.
@@ -101,7 +101,7 @@ problems:
   type: list
   elements: str
   returned: success
-traffic_unsure:
+live_unknown:
   description: True when nginx sends traffic elsewhere than the C(live) symlink says, so that no slot may be touched.
   type: bool
   returned: success
@@ -112,11 +112,11 @@ rollback:
     - Has C(refused), a sentence, when there is nothing to go back to.
   type: dict
   returned: success
-migrate:
+migrate_color:
   description: Color of the slot whose release migrates unless one is named.
   type: str
   returned: success
-refusals:
+conflicts:
   description: Sentences for what forbids every run that changes something, such as the live slot being on another port.
   type: list
   elements: str
@@ -183,12 +183,12 @@ is_root:
   returned: success
 """
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils._info import LOOK_OPTIONS, look
+from ansible_collections.beamops.bluegreen.plugins.module_utils._info import INFO_OPTIONS, collect
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
 
 
 def main():
-    run_module(LOOK_OPTIONS, lambda module, app: look(app, module.params), alone=False)
+    run_module(INFO_OPTIONS, lambda module, app: collect(app, module.params), exclusive=False)
 
 
 if __name__ == "__main__":

@@ -54,10 +54,11 @@ options:
     type: str
     default: ''
     version_added: 0.2.0
-  run:
+  run_id:
     description: Name of the run, kept with the former content.
     type: str
     default: ''
+    aliases: [run]
   health_timeout:
     description: Seconds until the slot must be healthy.
     type: int
@@ -135,9 +136,19 @@ log:
 import os
 import time
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _host, _rules, _service, _slots
-from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
-from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+from ansible_collections.beamops.bluegreen.plugins.module_utils import (
+    _app,
+    _envfile,
+    _exclusive,
+    _files,
+    _http,
+    _proc,
+    _service,
+    _slots,
+    _validate,
+)
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
 LOG_LINES = 20
 
@@ -150,40 +161,42 @@ class Slot:
         self.check = module.check_mode
         self.app = app
         self.color = self.params["color"]
-        self.service = _service.service(app, self.color)
+        self.service = _service.for_slot(app, self.color)
         self.link = f"{app.slot(self.color)}/release"
         self.env_file = app.env_file(self.color)
         self.former_env = app.env_former(self.color)
         self.journal_file = app.journal(self.color)
-        self.held = app.held(self.color)
+        self.held = app.slot_content(self.color)
         self.release = self.held["release"] if self.held else None
-        self.journal = _host.read_json(self.journal_file)
+        self.journal = _files.read_json(self.journal_file)
         self.actions = []
         self.timeout = self.params["health_timeout"]
-        _rules.check_url_path(self.params["health_path"])
+        _validate.check_url_path(self.params["health_path"])
 
     # --- small steps, each safe to repeat ---
 
-    def do(self, words, effect, *args):
+    def act(self, words, effect, *args):
         """Note an action in words, and carry it out unless this is a rehearsal."""
         self.actions.append(words)
         if not self.check:
             effect(*args)
 
-    def place(self, release):
+    def link_release(self, release):
         """Make the slot hold a release, or nothing."""
         if release:
-            _host.write_link(self.link, f"../../releases/{release}")
+            _files.write_link(self.link, f"../../releases/{release}")
         else:
-            _host.remove(self.app.proven(self.color))
-            _host.remove(self.link)
+            _files.remove(self.app.proven(self.color))
+            _files.remove(self.link)
 
     def write_env(self, text):
-        _host.write_file(self.env_file, text, 0o640, _host.group_of(self.app.name))
+        _files.write_file(self.env_file, text, 0o640, _app.group_of(self.app.name))
 
     def write_facts(self):
         """Facts for a slot whose content changed."""
-        self.app.write_facts(_slots.after_deploy(self.app.facts(), self.color, self.app.held(self.color), _host.now()))
+        self.app.write_facts(
+            _slots.after_deploy(self.app.facts(), self.color, self.app.slot_content(self.color), _files.now())
+        )
 
     def wait(self):
         params = self.params
@@ -191,11 +204,11 @@ class Slot:
 
     def start(self):
         """Start and prove. Returns seconds."""
-        holder = _host.holder_of(self.app.ports[self.color])
+        holder = _proc.listening_process(self.app.ports[self.color])
         if holder:
             raise Failure(
-                f"port {self.app.ports[self.color]} of {self.color} is taken by {_host.who_listens(holder)}, which is not this "
-                f"slot; give the slot another bluegreen_ports.{self.color}"
+                f"port {self.app.ports[self.color]} of {self.color} is taken by {_proc.who_listens(holder)}, which is not this "
+                f"slot. Choose another bluegreen_ports.{self.color}."
             )
         self.service.start()
         seconds = self.wait()
@@ -205,11 +218,11 @@ class Slot:
     def mark_proven(self):
         """From now on nginx may send somebody here."""
         if not os.path.exists(self.app.proven(self.color)):
-            _host.write_file(self.app.proven(self.color), "", 0o644)
+            _files.write_file(self.app.proven(self.color), "", 0o644)
 
     def stop(self):
         # Whoever is sent here would get an error now, and then a release that nobody has proven.
-        _host.end_canary(self.app, self.color)
+        _app.end_canary(self.app, self.color)
         self.service.stop(self.params["stop_timeout"])
 
     def report(self, error):
@@ -219,60 +232,62 @@ class Slot:
         lines = [_envfile.redact(str(error), env), f"  state: {self.service.state()}"]
         lines += [f"  last {len(log)} lines of {self.service.log_command()}:"] + [f"    {line}" for line in log]
         if not log:
-            lines[-1] = f"  the slot logged nothing ({self.service.log_command()})"
+            lines[-1] = f"  the slot has logged nothing ({self.service.log_command()})"
         return "\n".join(lines), log
 
     # --- states ---
 
-    def must_not_be_live(self, what):
+    def require_idle(self, verb):
         # The symlink says where traffic ought to go; nginx, where it goes. Neither may be this slot.
-        if self.color in (self.app.link(), _host.deployment_id(self.app)[0]):
+        if self.color in (self.app.live_color(), _http.deployment_id(self.app)[0]):
             raise Failure(
-                f"{self.color} is live, so it is not {what}; promote the other slot first: "
-                f"promote.yml -e color={_rules.other(self.color)}"
+                f"cannot {verb} {self.color}: it is live. Promote the other slot first: "
+                f"promote.yml -e color={_validate.other(self.color)}"
             )
 
-    def wanted_env(self, color):
+    def render_env(self, color):
         """Text of the env file for O(release) in a slot."""
         app, params = self.app, self.params
         if params["env"] is not None:
-            if not _host.read_text(app.cookie) and not self.check:
-                raise Failure(f"{app.cookie} is missing; run setup.yml")
+            if not _files.read_text(app.cookie) and not self.check:
+                raise Failure(f"{app.cookie} is missing. Run setup.yml.")
             return _envfile.render(app.wanted_env(color, params["env"]))
-        former = _host.read_text(app.former_env(params["release"], _rules.check_env_id(params["env_id"])))
+        former = _files.read_text(app.former_env(params["release"], _validate.check_env_id(params["env_id"])))
         if former is None:
-            raise Failure(f"the environment that {params['release']} had when it was live is gone; deploy it again")
+            raise Failure(f"the environment that {params['release']} had when it was live is gone. Deploy it again.")
         return _envfile.render(
-            _envfile.moved(_envfile.parse(former), color, app.ports[color], app.name, app.state_dir(color))
+            _envfile.for_slot(_envfile.parse(former), color, app.ports[color], app.name, app.state_dir(color))
         )
 
     def deployed(self):
-        params, release = self.params, _rules.check_release(self.params["release"])
+        params, release = self.params, _validate.check_release(self.params["release"])
         if not self.check and not os.path.isdir(self.app.release_dir(release)):
-            raise Failure(f"{release} is not unpacked on this host; kept are {', '.join(self.app.kept()) or 'none'}")
-        live = self.app.link()
+            raise Failure(
+                f"{release} is not installed on this host, only {', '.join(self.app.installed_releases()) or 'none'}"
+            )
+        live = self.app.live_color()
         if live and live != self.color:
-            self.settle(live)
-            if (self.app.held(live) or {}).get("release") == release:
-                if _host.read_text(self.app.env_file(live)) == self.wanted_env(live):
+            self.confirm_live(live)
+            if (self.app.slot_content(live) or {}).get("release") == release:
+                if _files.read_text(self.app.env_file(live)) == self.render_env(live):
                     # What a run that was cut short left in the idle slot is nobody's wish any more.
                     left = self.restored()
                     return {**left, "release": release, "color": live, "already_live": True}
-        text = self.wanted_env(self.color)
-        same = self.release == release and _host.read_text(self.env_file) == text
+        text = self.render_env(self.color)
+        same = self.release == release and _files.read_text(self.env_file) == text
         if same:
             result = self.started()
             if self.journal and not self.check:
                 # The run that put it there died before it could say so. What it took is this run's now, to confirm or give back.
                 self.write_facts()
-                if params["run"]:
-                    self.journal["run"] = params["run"]
-                    _host.write_json(self.journal_file, self.journal)
+                if params["run_id"]:
+                    self.journal["run"] = params["run_id"]
+                    _files.write_json(self.journal_file, self.journal)
                 result["changed"] = True
             return result
         former = self.journal["former"]["release"] if self.journal else self.release
         if former:
-            self.must_not_be_live(f"given {release}")
+            self.require_idle("deploy to")
         running = bool(self.service.pid())
         if self.app.canary_percent(self.color):
             self.actions.append(f"end the canary of {self.color}")
@@ -288,22 +303,22 @@ class Slot:
         if self.check:
             return result
         try:
-            seconds = self.take(release, text, running)
+            seconds = self.replace_content(release, text, running)
         except (Failure, OSError) as error:
-            raise self.give_back(error) from None
+            raise self.restore_after(error) from None
         self.write_facts()
-        return {**result, "seconds": seconds, "run": params["run"]}
+        return {**result, "seconds": seconds, "run": params["run_id"]}
 
-    def settle(self, live):
+    def confirm_live(self, live):
         """A deploy to the slot that is live by now was cut short before it was confirmed: what serves, stays."""
         if os.path.exists(self.app.journal(live)):
-            self.do(
-                f"confirm {self.app.held(live)['release']} in {live}, which is live",
-                _host.remove,
+            self.act(
+                f"confirm {self.app.slot_content(live)['release']} in {live}, which is live",
+                _files.remove,
                 self.app.journal(live),
             )
 
-    def take(self, release, text, running):
+    def replace_content(self, release, text, running):
         """Write down what is there, then replace it. Returns seconds until healthy."""
         former = self.journal["former"] if self.journal else None
         if not former:
@@ -313,23 +328,23 @@ class Slot:
                 if (slot_facts or {}).get("promoted_at"):
                     # It was live: a rollback may want it after this slot has been taken for something else.
                     os.makedirs(f"{self.app.root}/former", mode=0o700, exist_ok=True)
-                    _host.write_hard_link(self.env_file, self.app.former_env(self.release, self.held["env"]))
-                _host.write_hard_link(self.env_file, self.former_env)
-        self.journal = {"run": self.params["run"], "at": _host.now(), "release": release, "former": former}
-        _host.write_json(self.journal_file, self.journal)
+                    _files.write_hard_link(self.env_file, self.app.former_env(self.release, self.held["env"]))
+                _files.write_hard_link(self.env_file, self.former_env)
+        self.journal = {"run": self.params["run_id"], "at": _files.now(), "release": release, "former": former}
+        _files.write_json(self.journal_file, self.journal)
         self.stop()
-        self.place(release)
+        self.link_release(release)
         self.write_env(text)
         return self.start()
 
-    def give_back(self, error):
-        """The slot failed with its new release: report, then bring the former one back. Returns a Failure."""
+    def restore_after(self, error):
+        """The slot failed with its new release: report, then bring the previous one back. Returns a Failure."""
         text, log = self.report(error)
         restored, last = True, ""
         try:
             last = self.restored().get("note", "")
         except (Failure, OSError) as second:
-            restored, last = False, f"giving the slot back failed too: {second}; run deploy.yml again"
+            restored, last = False, f"restoring the slot failed too: {second}. Run deploy.yml again."
         return Failure(f"{text}\n  {last}", log=log, restored=restored, actions=self.actions)
 
     def restored(self):
@@ -337,16 +352,16 @@ class Slot:
             return {"release": self.release}
         former = self.journal["former"]
         if former["release"]:
-            self.must_not_be_live(f"given back to {former['release']}")
-        self.actions.append(f"give {self.color} back to {former['release'] or 'nothing'}")
+            self.require_idle("restore")
+        self.actions.append(f"restore {former['release'] or 'nothing'} in {self.color}")
         if self.check:
             return {"changed": True, "release": former["release"]}
         self.stop()
-        self.place(former["release"])
+        self.link_release(former["release"])
         if former["release"] and os.path.exists(self.former_env):
-            _host.write_hard_link(self.former_env, self.env_file)
+            _files.write_hard_link(self.former_env, self.env_file)
         else:
-            _host.remove(self.env_file)
+            _files.remove(self.env_file)
         facts = self.app.facts()
         facts["slots"][self.color] = former["facts"]
         self.app.write_facts(facts)
@@ -355,30 +370,30 @@ class Slot:
         self.timeout = max(self.timeout, 60)
         if former["release"] and former["running"]:
             self.start()
-            note += " and runs"
-        self.forget()
+            note += " and is running"
+        self.drop_journal()
         return {"changed": True, "release": former["release"], "note": note}
 
-    def forget(self):
-        _host.forget_former(self.app, self.color)
+    def drop_journal(self):
+        _app.drop_journal(self.app, self.color)
         self.journal = None
 
-    def must_hold_something(self):
+    def require_release(self):
         if not self.release:
-            raise Failure(f"{self.color} holds no release; deploy.yml puts one into it")
+            raise Failure(f"{self.color} holds no release. Run deploy.yml.")
 
     def started(self):
-        self.must_hold_something()
+        self.require_release()
         pid = self.service.pid()
         if pid:
-            answer = _service.answers(self.app, self.color, pid, self.params["health_path"])
+            answer = _service.probe(self.app, self.color, pid, self.params["health_path"])
             if answer.get("status") == self.params["health_status"]:
                 if not self.check:
                     self.mark_proven()
                 if self.service.is_enabled():
                     return {"release": self.release}
                 # Started by a run that died before it could make that last over a reboot.
-                self.do(f"enable {self.color}", self.service.enable)
+                self.act(f"enable {self.color}", self.service.enable)
                 return {"changed": True, "release": self.release}
         self.actions.append(f"start {self.color} ({self.release})")
         if self.check:
@@ -395,38 +410,38 @@ class Slot:
         try:
             return self.wait()
         except Failure:
-            self.must_not_be_live("restarted")
-            self.actions.append(f"restart {self.color}, which runs and does not answer")
+            self.require_idle("restart")
+            self.actions.append(f"restart {self.color}, which is running and does not answer")
             self.stop()
             return self.start()
 
     def restarted(self):
-        self.must_hold_something()
-        self.must_not_be_live("restarted")
+        self.require_release()
+        self.require_idle("restart")
         if self.service.pid():
-            self.do(f"stop {self.color} ({self.release})", self.stop)
+            self.act(f"stop {self.color} ({self.release})", self.stop)
         if self.check:
             self.actions.append(f"start {self.color} ({self.release})")
             return {"changed": True, "release": self.release}
         return self.started()
 
     def drained(self):
-        self.must_not_be_live("drained")
+        self.require_idle("drain")
         port = self.app.ports[self.color]
         deadline = time.monotonic() + (0 if self.check else self.params["drain_timeout"])
-        left = _host.connections(port)
+        left = _proc.connections(port)
         while left and time.monotonic() < deadline:
             time.sleep(0.2)
             # Nothing waits for this: somebody may have ended the run to roll back.
-            _host.must_hold_lock(self.app, self.params["run"])
-            left = _host.connections(port)
+            _exclusive.require_lock(self.app, self.params["run_id"])
+            left = _proc.connections(port)
         return {"release": self.release, "connections": left}
 
     def stopped(self):
-        self.must_not_be_live("stopped")
+        self.require_idle("stop")
         if self.service.is_stopped():
             return {"release": self.release}
-        self.do(f"stop {self.color} ({self.release})", self.stop)
+        self.act(f"stop {self.color} ({self.release})", self.stop)
         return {"changed": True, "release": self.release}
 
 
@@ -445,7 +460,7 @@ def work(module, app):
 def main():
     run_module(
         dict(
-            **_host.HEALTH_OPTIONS,
+            **_app.HEALTH_OPTIONS,
             color=dict(type="str", choices=["blue", "green"], required=True),
             state=dict(
                 type="str",
@@ -455,14 +470,14 @@ def main():
             release=dict(type="str"),
             env=dict(type="str", no_log=True),
             env_id=dict(type="str", default=""),
-            run=dict(type="str", default=""),
+            run_id=dict(type="str", default="", **renamed("run")),
             health_timeout=dict(type="int", default=60),
             stop_timeout=dict(type="int", default=30),
             drain_timeout=dict(type="int", default=0),
         ),
         work,
         # Draining only looks, for as long as it takes.
-        alone=lambda params: params["state"] != "drained",
+        exclusive=lambda params: params["state"] != "drained",
         required_if=[("state", "deployed", ("release",))],
     )
 

@@ -29,7 +29,7 @@ options:
       - V(ready) proves that O(color) could take the traffic, and changes nothing. It is healthy on its port, and passes the
         O(smoke) checks through nginx, as one visitor alone gets it.
       - V(switched) moves the traffic to O(color). A canary ends with it.
-      - V(undone) moves it back if it was O(run) that moved it; otherwise it does nothing.
+      - V(undone) moves it back if it was O(run_id) that moved it; otherwise it does nothing.
     type: str
     choices: [ready, switched, undone]
     default: switched
@@ -40,11 +40,12 @@ options:
   release:
     description: What the slot has to hold; anything else is refused.
     type: str
-  kind:
+  operation:
     description: What the switch counts as. A V(rollback) is remembered as one, so that nothing goes forward to what it left.
     type: str
     choices: [promote, rollback]
     default: promote
+    aliases: [kind]
   smoke:
     description: Checks for V(ready). Each is a GET and what has to come back within 10 seconds.
     type: list
@@ -63,19 +64,21 @@ options:
         description: Text that the first MiB of the body has to contain.
         type: str
         default: ''
-  at:
+  switch_at:
     description:
       - When to switch, in seconds since the host booted, so that a whole group can switch at one instant. Without it, or when
         that is past or more than a minute away, the module switches at once.
     type: float
+    aliases: [at]
   assume_ready:
     description: In check mode, take it for granted that the slot holds O(release) and is healthy, as it would be by then.
     type: bool
     default: false
-  run:
+  run_id:
     description: Name of the run, for V(undone).
     type: str
     default: ''
+    aliases: [run]
 """
 
 EXAMPLES = r"""
@@ -103,11 +106,11 @@ release:
   description: Release that is live now.
   type: str
   returned: success
-moment:
+switched_at:
   description: When the traffic moved, in seconds since the host booted.
   type: float
   returned: when it moved
-was:
+previous:
   description: Color that was live before.
   type: str
   returned: success
@@ -117,9 +120,18 @@ import os
 import time
 import uuid
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _rules, _service, _slots
-from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
-from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+from ansible_collections.beamops.bluegreen.plugins.module_utils import (
+    _app,
+    _exclusive,
+    _files,
+    _http,
+    _proc,
+    _service,
+    _slots,
+    _validate,
+)
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
 # One answer may come from luck; three new connections meet more than one nginx worker.
 PROOFS = 3
@@ -134,29 +146,29 @@ SMOKE_BYTES = 1 << 20
 
 
 class Switch:
-    """The switch of one host."""
+    """Moves the traffic of one host, and proves where it goes."""
 
     def __init__(self, module, app):
         self.params = module.params
         self.check = module.check_mode
         self.app = app
         self.planned = 0.0
-        self.link = app.link()
+        self.link = app.live_color()
         if self.link is None:
-            raise Failure(f"{app.live} does not exist: this host is not set up; run setup.yml and deploy.yml")
+            raise Failure(f"{app.live} does not exist, so this host is not set up. Run deploy.yml.")
 
     def through_nginx(self, color):
         """Whether a new connection gets the color and a healthy answer: None, or what is wrong."""
-        told, why_not = _host.deployment_id(self.app)
+        told, why_not = _http.deployment_id(self.app)
         if told != color:
             return f"/deployment_id says {told or why_not}, not {color}"
         path, expected = self.params["health_path"], self.params["health_status"]
-        answer = _host.through_nginx(self.app, path)
+        answer = _http.through_nginx(self.app, path)
         if answer.get("status") == 503 and os.path.exists(self.app.maintenance):
             # Nobody gets further than this; which slot it would be has been told.
             return None
         if answer.get("status") != expected:
-            return f"GET {path} through nginx: {_host.describe(answer)}, expected is {expected}"
+            return f"GET {path} through nginx: {_http.describe(answer)}, expected {expected}"
         return None
 
     def prove(self, color):
@@ -176,130 +188,130 @@ class Switch:
         token = f"smoke-{uuid.uuid4().hex}"
         path = f"{self.app.preview}/{token}"
         shown = {"X-Bluegreen-Preview": token}
-        _host.write_file(path, "", 0o644)
+        _files.write_file(path, "", 0o644)
         try:
-            told = _host.through_nginx(self.app, "/deployment_id", headers=shown)
+            told = _http.through_nginx(self.app, "/deployment_id", headers=shown)
             if told.get("body", "").strip() != color:
                 raise Failure(
-                    f"a preview gets {_host.describe(told)}, not {color}, so {color} cannot be checked; run setup.yml"
+                    f"a preview gets {_http.describe(told)}, not {color}, so {color} cannot be checked. Run setup.yml."
                 )
-            for check in _rules.check_smoke(self.params["smoke"]):
-                answer = _host.through_nginx(
+            for check in _validate.check_smoke(self.params["smoke"]):
+                answer = _http.through_nginx(
                     self.app, check["path"], headers=shown, timeout=SMOKE_SECONDS, size=SMOKE_BYTES
                 )
                 if answer.get("status") != check["status"]:
-                    raise Failure(
-                        f"smoke: GET {check['path']}: {_host.describe(answer)}, expected is {check['status']}"
-                    )
+                    raise Failure(f"smoke: GET {check['path']}: {_http.describe(answer)}, expected {check['status']}")
                 if check["contains"] not in answer["body"]:
                     raise Failure(f"smoke: GET {check['path']}: the answer does not contain {check['contains']!r}")
         finally:
-            _host.remove(path)
+            _files.remove(path)
 
     def ready(self):
         color = self.params["color"]
         if color != self.link and not (self.check and self.params["assume_ready"]):
-            _service.must_be_ready(self.app, color, self.params)
+            _service.require_ready(self.app, color, self.params)
             # A rehearsal writes no file, and the token is one.
             if not self.check and self.params["smoke"]:
                 self.smoke(color)
-        return {"live": self.link, "was": self.link}
+        return {"live": self.link, "previous": self.link}
 
-    def keep_assets_of(self, facts, color):
+    def link_previous_assets(self, facts, color):
         """Pages of the release that was live before go on asking for its assets."""
         former = facts["slots"][color]
-        place = _host.static_dir(self.app, former["release"]) if former else None
+        place = _app.static_dir(self.app, former["release"]) if former else None
         if place:
-            _host.write_link(self.app.former_static, os.path.relpath(place, self.app.root))
+            _files.write_link(self.app.former_static, os.path.relpath(place, self.app.root))
 
-    def await_instant(self):
+    def wait_for_switch_time(self):
         """Everything is ready. Returns when the whole group is."""
-        left = (self.params["at"] or 0) - _host.uptime()
+        left = (self.params["switch_at"] or 0) - _proc.uptime()
         if 0 < left < LONGEST_WAIT_SECONDS:
             self.planned = left
             time.sleep(left)
             # Whoever waits may have been given up meanwhile.
-            _host.must_hold_lock(self.app, self.params["run"])
+            _exclusive.require_lock(self.app, self.params["run_id"])
 
-    def must_be_in_time(self):
-        seconds = _host.seconds_since_start() - self.planned
+    def check_deadline(self):
+        seconds = _proc.seconds_since_start() - self.planned
         if seconds > GIVEN_UP_SECONDS:
-            raise Failure(f"this host froze for {seconds:.0f} s, and its run has given it up by now")
+            raise Failure(
+                f"the switch took {seconds:.0f} s longer than planned, and the run has already given up on this host"
+            )
 
-    def swap(self, color):
-        _host.write_link(self.app.live, f"slots/{color}")
+    def point_live_to(self, color):
+        _files.write_link(self.app.live, f"slots/{color}")
 
     def switched(self):
-        color, was = self.params["color"], self.link
-        if was == color:
-            held = self.app.held(color)
+        color, previous = self.params["color"], self.link
+        if previous == color:
+            held = self.app.slot_content(color)
             if not self.check:
                 self.app.write_facts(self.app.facts())
                 # Killed before this, a run that switched is run again.
-                journal = _host.read_json(self.app.switch_journal)
+                journal = _files.read_json(self.app.switch_journal)
                 if journal and journal["to"] == color:
-                    self.keep_assets_of(journal["facts"], journal["from"])
-            return {"live": color, "was": was, "release": held["release"] if held else None}
+                    self.link_previous_assets(journal["facts"], journal["from"])
+            return {"live": color, "previous": previous, "release": held["release"] if held else None}
         if self.check and self.params["assume_ready"]:
             release = self.params["release"]
         else:
-            release = _service.must_be_ready(self.app, color, self.params)
-        told, why_not = _host.deployment_id(self.app)
-        if told != was:
+            release = _service.require_ready(self.app, color, self.params)
+        told, why_not = _http.deployment_id(self.app)
+        if told != previous:
             raise Failure(
-                f"nginx says {told or why_not} where {was} is live, so a switch could not be proven; run setup.yml"
+                f"nginx says {told or why_not} while {previous} is live, so a switch could not be proven. Run setup.yml."
             )
         result = {
             "changed": True,
             "live": color,
-            "was": was,
+            "previous": previous,
             "release": release,
-            "diff": {"before": f"live -> slots/{was}\n", "after": f"live -> slots/{color}\n"},
+            "diff": {"before": f"live -> slots/{previous}\n", "after": f"live -> slots/{color}\n"},
         }
         if self.check:
             return result
         facts = self.app.facts()
         self.app.write_facts(facts)
         journal = {
-            "run": self.params["run"],
-            "from": was,
+            "run": self.params["run_id"],
+            "from": previous,
             "to": color,
-            "kind": self.params["kind"],
+            "kind": self.params["operation"],
             "facts": facts,
-            "at": _host.now(),
+            "at": _files.now(),
         }
-        _host.write_json(self.app.switch_journal, journal)
-        _host.end_canary(self.app, was)
-        self.await_instant()
-        self.must_be_in_time()
+        _files.write_json(self.app.switch_journal, journal)
+        _app.end_canary(self.app, previous)
+        self.wait_for_switch_time()
+        self.check_deadline()
         try:
             # The rename is the next thing; what follows it, the sync, may take a while.
-            result["moment"] = _host.uptime()
-            self.swap(color)
+            result["switched_at"] = _proc.uptime()
+            self.point_live_to(color)
             self.prove(color)
-            self.must_be_in_time()
+            self.check_deadline()
         except (Failure, OSError) as error:
-            self.swap(was)
-            raise Failure(f"the switch to {color} was taken back: {error}") from None
-        self.app.write_facts(_slots.after_switch(facts, color, self.params["kind"], _host.now()))
-        self.keep_assets_of(facts, was)
+            self.point_live_to(previous)
+            raise Failure(f"the switch to {color} was undone: {error}") from None
+        self.app.write_facts(_slots.after_switch(facts, color, self.params["operation"], _files.now()))
+        self.link_previous_assets(facts, previous)
         return result
 
     def undone(self):
-        journal = _host.read_json(self.app.switch_journal)
-        if not journal or journal["run"] != self.params["run"] or self.link != journal["to"]:
+        journal = _files.read_json(self.app.switch_journal)
+        if not journal or journal["run"] != self.params["run_id"] or self.link != journal["to"]:
             # It may be back already, and have been killed before it could say so.
             behind = not self.check and self.app.write_facts(self.app.facts())
-            return {"changed": behind, "live": self.link, "was": self.link}
+            return {"changed": behind, "live": self.link, "previous": self.link}
         back = journal["from"]
         if not self.check:
-            self.swap(back)
+            self.point_live_to(back)
             self.app.write_facts(journal["facts"])
             self.prove(back)
         return {
             "changed": True,
             "live": back,
-            "was": self.link,
+            "previous": self.link,
             "diff": {"before": f"live -> slots/{self.link}\n", "after": f"live -> slots/{back}\n"},
         }
 
@@ -311,11 +323,11 @@ def work(module, app):
 def main():
     run_module(
         dict(
-            **_host.HEALTH_OPTIONS,
+            **_app.HEALTH_OPTIONS,
             state=dict(type="str", choices=["ready", "switched", "undone"], default="switched"),
             color=dict(type="str", choices=["blue", "green"]),
             release=dict(type="str"),
-            kind=dict(type="str", choices=["promote", "rollback"], default="promote"),
+            operation=dict(type="str", choices=["promote", "rollback"], default="promote", **renamed("kind")),
             smoke=dict(
                 type="list",
                 elements="dict",
@@ -326,9 +338,9 @@ def main():
                     contains=dict(type="str", default=""),
                 ),
             ),
-            at=dict(type="float"),
+            switch_at=dict(type="float", **renamed("at")),
             assume_ready=dict(type="bool", default=False),
-            run=dict(type="str", default=""),
+            run_id=dict(type="str", default="", **renamed("run")),
         ),
         work,
         required_if=[("state", "switched", ("color",)), ("state", "ready", ("color",))],

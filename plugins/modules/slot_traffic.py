@@ -34,10 +34,11 @@ options:
   page:
     description: HTML that is answered with status 503 while the site is closed. Without it, the page that is there stays.
     type: str
-  run:
+  run_id:
     description: Name of the run that holds the lock.
     type: str
     default: ''
+    aliases: [run]
 """
 
 EXAMPLES = r"""
@@ -73,9 +74,9 @@ maintenance:
 
 import os
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _rules, _service
-from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
-from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _http, _service, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
 
 def set_canary(app, color, percent):
@@ -85,50 +86,50 @@ def set_canary(app, color, percent):
     wanted = {f"{share:02d}" for share in range(percent)}
     there = set(os.listdir(folder))
     for name in sorted(wanted - there):
-        _host.write_file(f"{folder}/{name}", "", 0o644)
+        _files.write_file(f"{folder}/{name}", "", 0o644)
     for name in sorted(there - wanted):
-        _host.remove(f"{folder}/{name}")
+        _files.remove(f"{folder}/{name}")
 
 
 def set_maintenance(app, closed):
     if closed:
-        _host.write_file(app.maintenance, "", 0o644)
+        _files.write_file(app.maintenance, "", 0o644)
     else:
-        _host.remove(app.maintenance)
+        _files.remove(app.maintenance)
 
 
 def prove(app, page, closed):
     """Raises Failure unless nginx looks at what was written: an older site does not know of it."""
-    answer = _host.through_nginx(app, "/bluegreen-is-this-closed", size=1 << 20)
-    if (answer.get("body") == _host.read_text(page)) != closed:
+    answer = _http.through_nginx(app, "/bluegreen-is-this-closed", size=1 << 20)
+    if (answer.get("body") == _files.read_text(page)) != closed:
         state = "closed" if closed else "open"
-        raise Failure(f"the site is not {state} (GET: {_host.describe(answer)}); run setup.yml, and then this again")
+        raise Failure(f"the site is not {state} (GET: {_http.describe(answer)}). Run setup.yml, then try again.")
 
 
 def work(module, app):
     params = module.params
-    _rules.check_url_path(params["health_path"])
-    live = app.link()
+    _validate.check_url_path(params["health_path"])
+    live = app.live_color()
     if live is None:
-        raise Failure("this host is not set up; run deploy.yml")
-    idle = _rules.other(live)
+        raise Failure("this host is not set up. Run deploy.yml.")
+    idle = _validate.other(live)
     percent, closed = app.canary_percent(idle), os.path.exists(app.maintenance)
     changed = False
     if params["percent"] is not None:
-        wanted = _rules.check_percent(params["percent"])
+        wanted = _validate.check_percent(params["percent"])
         if wanted:
-            _service.must_be_ready(app, idle, params)
+            _service.require_ready(app, idle, params)
         if wanted != percent:
             changed, percent = True, wanted
             if not module.check_mode:
                 set_canary(app, idle, wanted)
     page = app.maintenance_page
     text = params["page"]
-    if params["maintenance"] and text and _host.read_text(page) != text:
+    if params["maintenance"] and text and _files.read_text(page) != text:
         changed = True
         if not module.check_mode:
             os.makedirs(os.path.dirname(page), mode=0o755, exist_ok=True)
-            _host.write_file(page, text, 0o644)
+            _files.write_file(page, text, 0o644)
     if params["maintenance"] is not None and params["maintenance"] != closed:
         changed, closed = True, params["maintenance"]
         if not module.check_mode:
@@ -141,11 +142,11 @@ def work(module, app):
 def main():
     run_module(
         dict(
-            **_host.HEALTH_OPTIONS,
+            **_app.HEALTH_OPTIONS,
             percent=dict(type="int"),
             maintenance=dict(type="bool"),
             page=dict(type="str"),
-            run=dict(type="str", default=""),
+            run_id=dict(type="str", default="", **renamed("run")),
         ),
         work,
     )

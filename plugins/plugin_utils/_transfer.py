@@ -12,20 +12,22 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
+from typing import Callable
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact
 
 _TELL_SECONDS = 5.0
-# A thin artifact that saves less than this share is not worth the second look at every file.
+# A delta that saves less than this share is not worth the second look at every file.
 _WORTH = 0.1
 
 
-def _files_path(folder, sha256):
+def _files_path(folder: str, sha256: str) -> str:
     return os.path.join(folder, f"bluegreen-{sha256}.json")
 
 
-def inspect(path, app, folder):
-    """As V(_artifact.inspect), without C(files), which is put aside for V(thin).
+def inspect(path: str, app: str, folder: str) -> dict:
+    """As V(_artifact.inspect), without C(files), which is put aside for V(delta_for).
 
     :param folder: Ansible's own directory for temporary files of this run.
     """
@@ -35,39 +37,39 @@ def inspect(path, app, folder):
     return found
 
 
-def thin(path, inspected, word, folder):
+def delta_for(path: str, info: dict, fingerprint: str, folder: str) -> tuple[str, int, int]:
     """The artifact without the files that a host has: (path, names left out, names in all).
 
     Hosts that have the same files share it. Where little is left out it is the artifact itself, and nothing.
 
-    :param inspected: what V(inspect) found.
-    :param word: what V(_artifact.short) made of the files of the host.
+    :param info: what V(inspect) found.
+    :param fingerprint: what V(_artifact.fingerprint) made of the files of the host.
     """
-    with open(_files_path(folder, inspected["sha256"]), encoding="utf-8") as stream:
+    with open(_files_path(folder, info["sha256"]), encoding="utf-8") as stream:
         files = json.load(stream)
-    without = _artifact.left_out(files, word)
+    without = _artifact.known_files(files, fingerprint)
     if not without:
         return path, 0, len(files)
-    name = hashlib.sha256("\n".join([inspected["sha256"], *sorted(without)]).encode()).hexdigest()[:16]
+    name = hashlib.sha256("\n".join([info["sha256"], *sorted(without)]).encode()).hexdigest()[:16]
     target = os.path.join(folder, f"bluegreen-{name}.tar.gz")
     with open(f"{target}.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(target):
-            _artifact.thin(path, f"{target}.new", files, without)
+            _artifact.write_delta(path, f"{target}.new", files, without)
             os.rename(f"{target}.new", target)
-    if os.path.getsize(target) > (1 - _WORTH) * inspected["bytes"]:
+    if os.path.getsize(target) > (1 - _WORTH) * info["bytes"]:
         return path, 0, len(files)
     return target, len(without), len(files)
 
 
-def size(number):
+def size(number: int | float) -> str:
     """Bytes in words."""
     if number < 1_000_000:
         return f"{max(1, round(number / 1000))} kB"
     return f"{number / 1_000_000:.1f} MB"
 
 
-def _read_so_far(path):
+def _read_so_far(path: str) -> int | None:
     """How far a child of this process has read a file, in bytes; V(None) where that is not known, or there is no /proc.
 
     Whatever sends it (sftp, scp, dd) reads it from the beginning to the end.
@@ -93,7 +95,7 @@ def _read_so_far(path):
 
 
 @contextlib.contextmanager
-def told(path, tell):
+def report_progress(path: str, tell: Callable[[str], object]) -> Iterator[None]:
     """While a file is sent, tell every few seconds how far it is.
 
     :param tell: function that takes a line.

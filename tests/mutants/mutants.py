@@ -36,7 +36,7 @@ LEDGER = yaml.safe_load((TOP / "tests/promises.yml").read_text())
 ACCEPTED = yaml.safe_load((TOP / "tests/mutants/accepted.yml").read_text())
 PYTHON = {
     "plugins/module_utils/_slots.py": ["test_slots", "test_group", "test_report"],
-    "plugins/module_utils/_rules.py": ["test_rules", "test_slots"],
+    "plugins/module_utils/_validate.py": ["test_rules", "test_slots"],
     "plugins/module_utils/_envfile.py": ["test_envfile"],
     "plugins/plugin_utils/_group.py": ["test_group", "test_report"],
 }
@@ -237,7 +237,7 @@ def files(parts):
 
 
 def is_tasks(path):
-    return path.parent.name == "tasks" or path.parent.name == "playbooks"
+    return path.parent.name == "tasks" or (path.parent.name == "playbooks" and "  tasks:" in path.read_text())
 
 
 def tests_of(path, place):
@@ -361,6 +361,7 @@ def try_python(path, results, deadline):
         (place / "tests/conftest.py").write_text(CONFTEST)
         for name in PYTHON[path]:
             shutil.copy(TOP / f"tests/unit/{name}.py", place / "tests")
+        shutil.copy(TOP / "tests/unit/infos.py", place / "tests")
         (place / "ansible.cfg").touch()
         (place / "setup.cfg").write_text(
             "[mutmut]\nsource_paths=ansible_collections\ntests_dir=tests\n"

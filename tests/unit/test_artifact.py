@@ -13,7 +13,7 @@ import tarfile
 
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _transfer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -64,7 +64,7 @@ def test_a_release_is_seen_and_unpacked(tmp_path):
         ([("bin/my_app", b"x", 0o644)] + RELEASE[1:], "is not executable"),
         ([RELEASE[0], ("releases/start_erl.data", b"13.1.5 9.9.9", 0o644), RELEASE[2]], "has no releases/9.9.9"),
         ([RELEASE[0], ("releases/start_erl.data", b"../../x", 0o644), RELEASE[2]], "is damaged"),
-        ([RELEASE[0], ("releases/start_erl.data", b"1 ../x", 0o644), RELEASE[2]], "version is '../x'"),
+        ([RELEASE[0], ("releases/start_erl.data", b"1 ../x", 0o644), RELEASE[2]], "got '../x'"),
     ],
 )
 def test_what_is_not_a_release_of_this_app_is_refused(tmp_path, files, said):
@@ -157,7 +157,7 @@ FILES = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(FILES, FILES)
-def test_a_thin_artifact_unpacks_to_the_same_as_the_whole(tmp_path_factory, old, new):
+def test_a_delta_unpacks_to_the_same_as_the_whole(tmp_path_factory, old, new):
     tmp_path = tmp_path_factory.mktemp("thin")
     # A file where a directory is would not be a tarball that anybody makes.
     clean = [[entry for entry in files if entry[0] not in ("x", "x/y")] for files in (old, new)]
@@ -171,10 +171,10 @@ def test_a_thin_artifact_unpacks_to_the_same_as_the_whole(tmp_path_factory, old,
     host = unpacked(before, tmp_path / "old")
     whole = unpacked(after, tmp_path / "whole")
     files = _artifact.inspect(after, "my_app")["files"]
-    without = _artifact.left_out(files, _artifact.short(host.values()))
+    without = _artifact.known_files(files, _artifact.fingerprint(host.values()))
     assert {name for name, _content, _mode in RELEASE} - without <= {name for name, _c, _m in clean[1]}
-    _artifact.thin(after, str(tmp_path / "thin.tar.gz"), files, without)
-    thin = unpacked(str(tmp_path / "thin.tar.gz"), tmp_path / "thin", kept=keeper(tmp_path / "old"), is_thin=True)
+    _artifact.write_delta(after, str(tmp_path / "thin.tar.gz"), files, without)
+    thin = unpacked(str(tmp_path / "thin.tar.gz"), tmp_path / "thin", kept=keeper(tmp_path / "old"), is_delta=True)
     assert tree(tmp_path / "thin") == tree(tmp_path / "whole") and thin == whole
 
 
@@ -185,19 +185,19 @@ def test_what_a_release_has_is_linked_and_takes_no_room(tmp_path):
     unpacked(path, tmp_path / "two", kept=keeper(tmp_path / "one"))
     inodes = [(tmp_path / folder / "lib/a/ebin/a.beam").stat().st_ino for folder in ("one", "two")]
     assert inodes[0] == inodes[1]
-    size = _artifact.thin(path, str(tmp_path / "thin.tar.gz"), files, set(files))
-    assert size < os.path.getsize(path) + 600 and _artifact.room_for(str(tmp_path / "thin.tar.gz")) == 4096 * 4
+    size = _artifact.write_delta(path, str(tmp_path / "thin.tar.gz"), files, set(files))
+    assert size < os.path.getsize(path) + 600 and _artifact.disk_usage(str(tmp_path / "thin.tar.gz")) == 4096 * 4
 
 
-def test_a_thin_artifact_is_honoured_only_where_one_is_expected(tmp_path):
+def test_a_delta_is_honoured_only_where_one_is_expected(tmp_path):
     path = make(tmp_path / "a.tar.gz", RELEASE)
     files = unpacked(path, tmp_path / "one")
-    _artifact.thin(path, str(tmp_path / "thin.tar.gz"), files, {"releases/COOKIE"})
+    _artifact.write_delta(path, str(tmp_path / "thin.tar.gz"), files, {"releases/COOKIE"})
     # Somebody's artifact with this header gets an empty file, and nothing of another release.
     unpacked(str(tmp_path / "thin.tar.gz"), tmp_path / "two", kept=keeper(tmp_path / "one"))
     assert (tmp_path / "two/releases/COOKIE").read_bytes() == b""
-    with pytest.raises(_artifact.Lacking, match="no release on this host has releases/COOKIE any more"):
-        unpacked(str(tmp_path / "thin.tar.gz"), tmp_path / "three", kept={}.get, is_thin=True)
+    with pytest.raises(_artifact.MissingFile, match="no release on this host has releases/COOKIE any more"):
+        unpacked(str(tmp_path / "thin.tar.gz"), tmp_path / "three", kept={}.get, is_delta=True)
 
 
 def test_a_name_that_comes_twice_with_two_contents_is_sent(tmp_path):
@@ -205,21 +205,21 @@ def test_a_name_that_comes_twice_with_two_contents_is_sent(tmp_path):
     assert "lib/a/ebin/a.beam" not in _artifact.inspect(path, "my_app")["files"]
 
 
-def test_the_controller_makes_one_thin_artifact_for_hosts_that_have_the_same(tmp_path):
+def test_the_controller_makes_one_delta_for_hosts_that_have_the_same(tmp_path):
     big = [("lib/a/ebin/big.beam", os.urandom(200_000), 0o644)]
     path = make(tmp_path / "a.tar.gz", RELEASE + big)
     found = _transfer.inspect(path, "my_app", str(tmp_path))
     assert "files" not in found
     files = unpacked(path, tmp_path / "one")
-    assert _transfer.thin(path, found, _artifact.short([]), str(tmp_path)) == (path, 0, 6)
-    first = _transfer.thin(path, found, _artifact.short(files.values()), str(tmp_path))
+    assert _transfer.delta_for(path, found, _artifact.fingerprint([]), str(tmp_path)) == (path, 0, 6)
+    first = _transfer.delta_for(path, found, _artifact.fingerprint(files.values()), str(tmp_path))
     assert first[1:] == (6, 6) and os.path.getsize(first[0]) < 10_000
     inode = os.stat(first[0]).st_ino
-    assert _transfer.thin(path, found, _artifact.short(files.values()), str(tmp_path)) == first
+    assert _transfer.delta_for(path, found, _artifact.fingerprint(files.values()), str(tmp_path)) == first
     assert os.stat(first[0]).st_ino == inode
     # Without the one large file there is nothing to be won.
     small = {name: sha256 for name, sha256 in files.items() if "big" not in name}
-    assert _transfer.thin(path, found, _artifact.short(small.values()), str(tmp_path)) == (path, 0, 6)
+    assert _transfer.delta_for(path, found, _artifact.fingerprint(small.values()), str(tmp_path)) == (path, 0, 6)
 
 
 def test_how_far_a_transfer_is(tmp_path, monkeypatch):
@@ -230,7 +230,7 @@ def test_how_far_a_transfer_is(tmp_path, monkeypatch):
     reader = (
         "import sys, time\nfile = open(sys.argv[1], 'rb')\nfor _ in range(3): file.read(1_000_000); time.sleep(0.25)"
     )
-    with _transfer.told(str(path), lines.append):
+    with _transfer.report_progress(str(path), lines.append):
         subprocess.run([sys.executable, "-uc", reader, str(path)], check=True)
     assert lines and all(re.fullmatch(r"[\d.]+ MB of 3\.0 MB sent, [\d.]+ [kM]B a second", line) for line in lines)
     assert lines[-1].startswith("3.0 MB")

@@ -15,7 +15,7 @@ SECONDS = st.floats(0, 100)
 
 
 def locked(start, end, offset=0.0, error=0.01):
-    return {"ran": [start, end], "clock": {"offset": offset, "error": error}}
+    return {"lock_window": [start, end], "clock": {"offset": offset, "error": error}}
 
 
 def test_this_machine_is_as_far_ahead_of_itself_as_it_says():
@@ -42,24 +42,24 @@ def test_the_quickest_answer_counts(monkeypatch):
 
 
 @given(st.lists(st.tuples(SECONDS, SECONDS, st.floats(-1e6, 1e6)), min_size=2, max_size=20), SECONDS)
-def test_a_group_agrees_on_one_instant_that_all_can_reach(runs, now):
+def test_a_group_agrees_on_one_moment_that_all_can_reach(runs, now):
     group = {str(index): locked(start, start + took, offset) for index, (start, took, offset) in enumerate(runs)}
-    at = _clock.instant(group, now)
+    at = _clock.switch_times(group, now)
     moments = [at[host] - group[host]["clock"]["offset"] for host in group]
     assert max(moments) - min(moments) < 1e-6
     assert all(moment > now + took for moment, (_start, took, _offset) in zip(moments, runs))
 
 
 def test_hosts_that_cannot_be_compared_agree_on_nothing():
-    assert _clock.instant({"a": locked(0, 1)}, 5) == {}
-    assert _clock.instant({"a": locked(0, 1), "b": {"ran": [0, 1], "clock": None}}, 5) == {}
-    assert _clock.instant({"a": locked(0, 1), "b": {"unreachable": True}}, 5) == {}
+    assert _clock.switch_times({"a": locked(0, 1)}, 5) == {}
+    assert _clock.switch_times({"a": locked(0, 1), "b": {"lock_window": [0, 1], "clock": None}}, 5) == {}
+    assert _clock.switch_times({"a": locked(0, 1), "b": {"unreachable": True}}, 5) == {}
 
 
 def test_the_first_host_is_locked_before_the_others():
     group = {"a": locked(0, 1), "b": locked(1, 2), "c": locked(1.1, 2.2)}
     # Not 2.2 s, which is both rounds.
-    assert 1.2 < _clock.instant(group, 10)["a"] - 10 < 1.9
+    assert 1.2 < _clock.switch_times(group, 10)["a"] - 10 < 1.9
 
 
 def test_how_far_apart_a_group_switched():

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,7 +72,7 @@ def test_an_env_moves_between_slots_and_keeps_its_values(env, color):
     other = {"blue": "green", "green": "blue"}[color]
     here = _envfile.slot_env(env, color, 4000, "app", f"/opt/app/state/{color}", "cookie", "a.test")
     there = _envfile.slot_env(env, other, 5000, "app", f"/opt/app/state/{other}", "cookie", "a.test")
-    assert _envfile.moved(here, other, 5000, "app", f"/opt/app/state/{other}") == there
+    assert _envfile.for_slot(here, other, 5000, "app", f"/opt/app/state/{other}") == there
 
 
 def test_what_the_user_may_and_may_not_set():
@@ -144,7 +144,9 @@ def test_an_environment_has_the_same_id_in_both_slots_and_after_it_has_moved(env
     user = _envfile.from_mapping({name: value for name, value in env.items() if name not in _envfile.OWNED})
     blue, green = in_slot("blue", user), in_slot("green", user)
     assert _envfile.env_id(blue) == _envfile.env_id(green)
-    assert _envfile.env_id(_envfile.moved(blue, "green", 5000, "app", "/opt/app/state/green")) == _envfile.env_id(green)
+    assert _envfile.env_id(_envfile.for_slot(blue, "green", 5000, "app", "/opt/app/state/green")) == _envfile.env_id(
+        green
+    )
     assert _envfile.changes(blue, green) == {"added": [], "removed": [], "changed": []}
     assert _envfile.env_id(in_slot("blue", {**user, "MORE": "x"})) != _envfile.env_id(blue)
 
@@ -184,13 +186,17 @@ def test_what_erlang_logs_as_numbers_is_read_and_has_no_secret_in_it():
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("PORT", "1", "bluegreen_env: PORT belongs to the slot; set bluegreen_ports instead"),
-        ("RELEASE_NODE", "x", "bluegreen_env: RELEASE_NODE belongs to the slot; it is what tells the two slots apart"),
-        ("RELEASE_VSN", "1", "bluegreen_env: RELEASE_VSN is worked out by bin/<app> itself; leave it out"),
-        ("A B", "1", "bluegreen_env: 'A B' is not a variable name: letters, digits and _ are allowed, no digit first"),
-        ("A", None, "bluegreen_env: A has no value; write '' for an empty one"),
-        ("A", [], "bluegreen_env: A is a list; text, a number or true/false is allowed"),
-        ("A", "x" * 65537, "bluegreen_env: the value of A has 65537 bytes; 65536 are allowed"),
+        ("PORT", "1", "bluegreen_env: PORT belongs to the slot. Set bluegreen_ports instead."),
+        (
+            "RELEASE_NODE",
+            "x",
+            "bluegreen_env: RELEASE_NODE belongs to the slot. It tells the two slots apart. Leave it out.",
+        ),
+        ("RELEASE_VSN", "1", "bluegreen_env: bin/<app> works out RELEASE_VSN itself. Leave it out."),
+        ("A B", "1", "bluegreen_env: a variable name must be letters, digits and _, no digit first (got 'A B')"),
+        ("A", None, "bluegreen_env: A has no value. Write '' for an empty one."),
+        ("A", [], "bluegreen_env: A must be text, a number or true/false (got a list)"),
+        ("A", "x" * 65537, "bluegreen_env: the value of A must have at most 65536 bytes (got 65537)"),
         ("A", "\ud800", "bluegreen_env: the value of A is not valid Unicode"),
     ],
 )
@@ -203,7 +209,7 @@ def test_what_a_refused_variable_is_told(name, value, text):
 def test_what_becomes_of_a_mapping():
     found = _envfile.from_mapping({"A": True, "B": False, "C": 7, "D": 1.5, "E": "x" * 65536})
     assert found == {"A": "true", "B": "false", "C": "7", "D": "1.5", "E": "x" * 65536}
-    with pytest.raises(Refused, match="^here is not a mapping of variable names to values$"):
+    with pytest.raises(Refused, match="^here must be a mapping of variable names to values$"):
         _envfile.from_mapping([], "here")
 
 
@@ -217,17 +223,17 @@ def test_what_becomes_of_a_dotenv_file():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("x", "bluegreen_env_file line 1: not NAME=value, with a name of letters, digits and _"),
+        ("x", "bluegreen_env_file line 1: each line must be NAME=value, with a name of letters, digits and _"),
         ("A=1\nB='x", "bluegreen_env_file line 2: the quote that opens the value of B is not closed on that line"),
         ('A="x', "bluegreen_env_file line 1: the quote that opens the value of A is not closed on that line"),
         ("A='x' y", "bluegreen_env_file line 1: something follows the closing quote of A"),
         ("A='x'y'", "bluegreen_env_file line 1: something follows the closing quote of A"),
         (
             'A="$x"',
-            "bluegreen_env_file line 1: A has a $ or a backtick in double quotes; put the value in single quotes",
+            "bluegreen_env_file line 1: A has a $ or a backtick in double quotes. Put the value in single quotes.",
         ),
-        ("A=$x", "bluegreen_env_file line 1: A has a quote, $, backtick or backslash; put the value in single quotes"),
-        ("PORT=1", "bluegreen_env_file line 1: PORT belongs to the slot; set bluegreen_ports instead"),
+        ("A=$x", "bluegreen_env_file line 1: A has a quote, $, backtick or backslash. Put the value in single quotes."),
+        ("PORT=1", "bluegreen_env_file line 1: PORT belongs to the slot. Set bluegreen_ports instead."),
     ],
 )
 def test_what_a_refused_dotenv_file_is_told(text, says):
@@ -242,7 +248,7 @@ def test_dotenv_files_that_are_read_and_that_are_not(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert _envfile.read_dotenv(str(path)) == _envfile.read_dotenv("~/.env") == {"A": "ž"}
     path.write_text("x")
-    with pytest.raises(Refused, match=f"^bluegreen_env_file {path} line 1: not NAME=value"):
+    with pytest.raises(Refused, match=f"^bluegreen_env_file {path} line 1: each line must be NAME=value"):
         _envfile.read_dotenv(str(path))
     path.write_bytes(b"A=\xff\n")
     with pytest.raises(Refused, match=f"^bluegreen_env_file cannot be read: it is not UTF-8: {path}$"):
@@ -277,13 +283,13 @@ def test_what_lies_in_the_state_directory_moves_with_the_slot():
     blue = in_slot(
         "blue", {"HOME": "/opt/app/state/blue/home", "ERL_CRASH_DUMP": "/var/dump", "DATA": "/opt/app/state/blue"}
     )
-    green = _envfile.moved(blue, "green", 5000, "app", "/opt/app/state/green")
+    green = _envfile.for_slot(blue, "green", 5000, "app", "/opt/app/state/green")
     assert (green["HOME"], green["ERL_CRASH_DUMP"]) == ("/opt/app/state/green/home", "/var/dump")
     # A value of the user's stays what it is.
     assert green["DATA"] == "/opt/app/state/blue" and green["RELEASE_NODE"] == "app_green"
     # One that was written by somebody else names no directory of a slot.
-    assert _envfile.moved({"A": "1", "RELEASE_TMP": "/x"}, "green", 1, "app", "/s")["A"] == "1"
-    assert _envfile.moved({"A": "1"}, "green", 1, "app", "/s")["A"] == "1"
+    assert _envfile.for_slot({"A": "1", "RELEASE_TMP": "/x"}, "green", 1, "app", "/s")["A"] == "1"
+    assert _envfile.for_slot({"A": "1"}, "green", 1, "app", "/s")["A"] == "1"
 
 
 def test_the_id_of_an_environment_is_the_same_for_ever():

@@ -10,7 +10,8 @@ import time
 import pytest
 import yaml
 from ansible_collections.beamops.bluegreen.plugins.action import preflight
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _host, _info
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _exclusive, _info, _proc
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def app(tmp_path):
         "nginx_conf_dir": "/etc/nginx",
         "facts_dir": str(tmp_path / "facts"),
     }
-    return _host.App(options)
+    return _app.App(options)
 
 
 def make(folder, *names):
@@ -48,7 +49,7 @@ def test_where_a_release_has_its_static_files(app, tmp_path, libraries, expected
     release = "1.0.0-rc.1-aaaaaaaa"
     lib = tmp_path / "releases" / release / "lib"
     make(lib, *[f"{name}/priv/static" for name in libraries])
-    found = _host.static_dir(app, release)
+    found = _app.static_dir(app, release)
     assert found == (f"{lib}/{expected}/priv/static" if expected else None)
 
 
@@ -76,7 +77,7 @@ def test_what_killed_modules_leave_is_swept_and_nothing_else(app, tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     make(tmp_path, "releases/.unpacking.7/lib", "releases/.removing.8", ".somebody.new")
-    with _host.alone(app):
+    with _exclusive.exclusive_access(app):
         pass
     assert [name for name in ours if (tmp_path / name).exists()] == []
     assert [name for name in others if not (tmp_path / name).exists()] == []
@@ -85,41 +86,41 @@ def test_what_killed_modules_leave_is_swept_and_nothing_else(app, tmp_path):
 
 
 def test_only_one_module_is_at_work_on_an_app(app, monkeypatch):
-    monkeypatch.setattr(_host, "ALONE_SECONDS", 0.3)
-    with _host.alone(app):
+    monkeypatch.setattr(_exclusive, "ALONE_SECONDS", 0.3)
+    with _exclusive.exclusive_access(app):
         began = time.monotonic()
-        with pytest.raises(_host.Failure, match="is still at work on my_app on this host"), _host.alone(app):
+        with pytest.raises(Failure, match="is still changing my_app on this host"), _exclusive.exclusive_access(app):
             pass
         assert 0.2 < time.monotonic() - began < 3
-    with _host.alone(app):
+    with _exclusive.exclusive_access(app):
         pass
 
 
 def test_a_run_that_lost_the_lock_may_not_act(app, tmp_path):
-    _host.must_hold_lock(app, "")
-    with pytest.raises(_host.Failure, match="does not hold the lock of my_app any more"):
-        _host.must_hold_lock(app, "one")
+    _exclusive.require_lock(app, "")
+    with pytest.raises(Failure, match="no longer holds the lock of my_app"):
+        _exclusive.require_lock(app, "one")
     (tmp_path / "lock").write_text('{"run": "two", "holder": "ann@laptop", "operation": "deploy"}')
-    with pytest.raises(_host.Failure, match="ann@laptop does, for deploy"):
-        _host.must_hold_lock(app, "one")
-    _host.must_hold_lock(app, "two")
+    with pytest.raises(Failure, match="ann@laptop does, for deploy"):
+        _exclusive.require_lock(app, "one")
+    _exclusive.require_lock(app, "two")
 
 
 def test_who_listens_and_how_many_are_connected():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-        assert _host.listening(port) == [] and _host.connections(port) == 0
+        assert _proc.listening(port) == [] and _proc.connections(port) == 0
         server.listen()
-        assert len(_host.listening(port)) == 1 and _host.connections(port) == 0
+        assert len(_proc.listening(port)) == 1 and _proc.connections(port) == 0
         with socket.create_connection(("127.0.0.1", port)), server.accept()[0]:
-            assert len(_host.listening(port)) == 1 and _host.connections(port) == 1
+            assert len(_proc.listening(port)) == 1 and _proc.connections(port) == 1
 
 
 def test_how_long_a_module_is_at_work():
-    before = _host.seconds_since_start()
+    before = _proc.seconds_since_start()
     time.sleep(0.05)
-    assert 0.04 < _host.seconds_since_start() - before < 5
+    assert 0.04 < _proc.seconds_since_start() - before < 5
 
 
 def test_which_run_decided_what_is_live():
@@ -138,8 +139,8 @@ def test_which_run_decided_what_is_live():
 
 def test_the_words_of_a_hook():
     tasks = [{"name": "x", "block": [{"debug": None, "run_once": True}], "rescue": [{"any_errors_fatal": True}]}]
-    assert {"run_once", "any_errors_fatal"} <= preflight.words_of(tasks)
-    assert preflight.words_of(None) == set() and preflight.words_of(["x"]) == set()
+    assert {"run_once", "any_errors_fatal"} <= preflight.task_keywords(tasks)
+    assert preflight.task_keywords(None) == set() and preflight.task_keywords(["x"]) == set()
 
 
 def test_a_wrong_type_is_said_in_short_and_names_the_variable():
@@ -154,8 +155,8 @@ def test_a_wrong_type_is_said_in_short_and_names_the_variable():
     }
     wrong, values = preflight.check_types(given, preflight.variables())
     assert sorted(wrong) == [
-        "bluegreen_health_timeout has to be of type int: \"'soon'\" cannot be converted to an int",
-        "bluegreen_ports has to be of type dict",
+        "bluegreen_health_timeout must be of type int (\"'soon'\" cannot be converted to an int)",
+        "bluegreen_ports must be of type dict",
         "value of bluegreen_service_manager must be one of: systemd, daemon, got: runit",
     ]
     assert values["bluegreen_promote"] is True and values["bluegreen_keep_releases"] == 7

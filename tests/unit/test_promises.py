@@ -18,9 +18,9 @@ LEDGER = yaml.safe_load((TOP / "tests/promises.yml").read_text())
 PLACES = {"default": "molecule/default/tests", "fleet": "molecule/fleet/tests", "unit": "tests/unit"}
 # The options that modules share have rows of their own.
 SHARED = {
-    "_app": ("plugins/module_utils/_host.py", "APP_OPTIONS"),
-    "_health": ("plugins/module_utils/_host.py", "HEALTH_OPTIONS"),
-    "_look": ("plugins/module_utils/_info.py", "LOOK_OPTIONS"),
+    "_app": ("plugins/module_utils/_app.py", "APP_OPTIONS"),
+    "_health": ("plugins/module_utils/_app.py", "HEALTH_OPTIONS"),
+    "_look": ("plugins/module_utils/_info.py", "INFO_OPTIONS"),
 }
 
 
@@ -124,7 +124,9 @@ def test_every_playbook_has_a_row():
 
 
 def test_every_file_of_tasks_has_a_row():
-    found = [*TOP.glob("roles/*/tasks/*.yml"), *TOP.glob("playbooks/*.yml")]
+    found = [*TOP.glob("roles/*/tasks/*.yml"), *TOP.glob("playbooks/tasks/*.yml")]
+    # A playbook that only imports has nothing to take out.
+    found += [path for path in TOP.glob("playbooks/*.yml") if "  tasks:" in path.read_text()]
     assert set(LEDGER["tasks"]) == {str(path.relative_to(TOP)) for path in found}
 
 

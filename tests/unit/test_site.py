@@ -24,7 +24,7 @@ import jinja2
 import pytest
 import yaml
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _nginx
-from ansible_collections.beamops.bluegreen.plugins.module_utils._host import Failure
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 
 TOP = pathlib.Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ def render(root="/opt/my_app", version="1.22.1", **variables):
     env = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     env.filters["comment"] = lambda text: f"# {text}"
     template = env.from_string((TOP / "roles/nginx/templates/site.conf.j2").read_text())
-    return _nginx.fit(template.render(ansible_managed="Ansible managed", **defaults), version)
+    return _nginx.for_version(template.render(ansible_managed="Ansible managed", **defaults), version)
 
 
 def parse(text, folder):
@@ -128,9 +128,9 @@ def test_with_tls_the_plain_port_only_redirects(tmp_path):
 
 def test_a_line_stays_where_the_nginx_is_right():
     text = "a;\nb; # nginx >= 1.25.1\n  c; # nginx < 1.25.1\nd; # nginx is nice\n"
-    assert _nginx.fit(text, "1.22.1") == "a;\n  c;\nd; # nginx is nice\n"
-    assert _nginx.fit(text, "1.25.1") == "a;\nb;\nd; # nginx is nice\n"
-    assert _nginx.fit(text, "1.31.3") == _nginx.fit(text, "1.25.1")
+    assert _nginx.for_version(text, "1.22.1") == "a;\n  c;\nd; # nginx is nice\n"
+    assert _nginx.for_version(text, "1.25.1") == "a;\nb;\nd; # nginx is nice\n"
+    assert _nginx.for_version(text, "1.31.3") == _nginx.for_version(text, "1.25.1")
 
 
 def test_gixy_finds_nothing_that_matters(tmp_path):

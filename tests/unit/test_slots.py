@@ -7,7 +7,8 @@ import json
 
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _slots
-from ansible_collections.beamops.bluegreen.plugins.module_utils._rules import Refused, other
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import other
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -54,7 +55,7 @@ def test_promote_and_rollback():
     back = _slots.after_switch(facts, "blue", "rollback", "2026-01-03T00:00:00Z")
     # Bad under any environment.
     assert back["live"] == "blue" and back["previous"] is None and back["rolled_back"] == [{"release": B, "env": ""}]
-    with pytest.raises(Refused, match="nothing to go back to"):
+    with pytest.raises(Refused, match="nothing to roll back to"):
         _slots.rollback_target(back, kept(A, B))
 
 
@@ -62,7 +63,7 @@ def test_rollback_never_goes_forward_to_what_was_not_live_yet():
     facts = _slots.after_switch(deployed(first(), "green", B), "green", "promote", "t")
     facts = deployed(facts, "blue", C)
     assert _slots.rollback_target(facts, kept(A, B, C)) == {"release": A, "env": E1, "color": "blue", "take": True}
-    with pytest.raises(Refused, match="0.1.0-aaaaaaaa env 1111 was live before, but is no longer kept"):
+    with pytest.raises(Refused, match="0.1.0-aaaaaaaa env 1111 was live before, but is no longer installed"):
         _slots.rollback_target(facts, kept(B, C))
 
 
@@ -176,11 +177,11 @@ def test_an_undo_cut_short_after_the_symlink_is_finished_by_the_next_run():
 
 def test_a_first_deploy_that_never_answered_does_not_count():
     slot = {"release": A, "healthy": False, "pending": {"former": None}}
-    assert not _slots.counts(slot)
-    assert _slots.counts({**slot, "healthy": True})
-    assert _slots.counts({**slot, "pending": None})
-    assert _slots.counts({**slot, "pending": {"former": B}})
-    assert not _slots.counts({"release": None, "healthy": False, "pending": None})
+    assert not _slots.is_occupied(slot)
+    assert _slots.is_occupied({**slot, "healthy": True})
+    assert _slots.is_occupied({**slot, "pending": None})
+    assert _slots.is_occupied({**slot, "pending": {"former": B}})
+    assert not _slots.is_occupied({"release": None, "healthy": False, "pending": None})
 
 
 def test_facts_that_were_lost_are_made_up_from_what_is_there():
@@ -500,7 +501,7 @@ def test_what_does_not_agree_is_said_to_the_letter():
     )
     says(
         {**look(), "deployment_id": None, "no_site": True},
-        "nginx has no site of this app yet; setup.yml, or the next deploy, installs it",
+        "nginx has no site for this app yet. setup.yml, or the next deploy, installs it.",
     )
     says({**look(), "deployment_id": "green"}, "/deployment_id says green, the live symlink says blue")
     moved = look()
@@ -510,7 +511,7 @@ def test_what_does_not_agree_is_said_to_the_letter():
     lost["facts"]["live"] = None
     says(lost, "the facts file says nothing is live, the live symlink says blue")
     cut = {"release": C, "at": "t9"}
-    says(look(green={"pending": cut}), f"green: a deploy of {C} was cut short (t9)")
+    says(look(green={"pending": cut}), f"green: a deploy of {C} was interrupted (t9)")
     other_release = look(green={**of(C), "process_release": C})
     says(other_release, f"green: the facts file says {B}, the slot holds {C}")
     gone = {"release": None, "env": "", "running": False, "healthy": False}
@@ -521,15 +522,15 @@ def test_what_does_not_agree_is_said_to_the_letter():
     says(
         look(green={"env": E2}),
         f"green: the facts file says {B} env 1111, the slot holds {B} env 2222; somebody edited its environment, and the next "
-        "deploy to it does away with that",
+        "deploy to it overwrites that",
     )
-    says(look(green={"process_release": C}), f"green: the process runs {C}, the slot holds {B}")
+    says(look(green={"process_release": C}), f"green: the process is running {C}, the slot holds {B}")
     says(look(green={"process_release": None}))
     says(look(green={"running": False, "healthy": False, "process_release": C}))
-    says(look(blue={"running": False, "healthy": False}), "blue: is live and not running")
+    says(look(blue={"running": False, "healthy": False}), "blue: live but not running")
     sick = {"healthy": False, "health": "503"}
-    says(look(blue=sick), "blue: runs but is not healthy (503)")
-    says(look(green=sick), "green: runs but is not healthy (503)")
+    says(look(blue=sick), "blue: running but not healthy (503)")
+    says(look(green=sick), "green: running but not healthy (503)")
 
 
 def test_which_release_migrates():
@@ -549,7 +550,7 @@ def test_which_release_migrates():
 def test_why_there_is_no_way_back():
     with pytest.raises(Refused) as refused:
         _slots.rollback_target(first(), kept(A))
-    assert str(refused.value) == "nothing was live before the present release, so there is nothing to go back to"
+    assert str(refused.value) == "nothing was live before the current release, so there is nothing to roll back to"
 
 
 def test_what_an_older_version_remembers_is_found_under_the_id_that_its_environment_has_by_now():
@@ -562,5 +563,5 @@ def test_what_an_older_version_remembers_is_found_under_the_id_that_its_environm
     assert _slots.rollback_target(facts, kept(A, env=E2) + kept(A, env=""))["env"] == ""
     # An environment that is known has no stand-in, not even one of which nobody knows what is in it.
     facts["was_live"][0]["env"] = E1
-    with pytest.raises(Refused, match="no longer kept"):
+    with pytest.raises(Refused, match="no longer installed"):
         _slots.rollback_target(facts, kept(A, env=E2) + kept(A, env=""))

@@ -78,30 +78,34 @@ def untouched(host, site):
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [
-        ("promote", {"color": "purple"}, "color is 'purple': blue or green is allowed"),
+        ("promote", {"color": "purple"}, "color must be blue or green (got 'purple')"),
         ("stop", {}, "-e color="),
-        ("deploy", {}, "bluegreen_artifact is not set"),
+        ("deploy", {}, "bluegreen_artifact is required"),
         ("deploy", {"bluegreen_artifact": "/nowhere/app.tar.gz"}, "there is no file /nowhere/app.tar.gz"),
         ("deploy", {"bluegreen_artifact": "http://127.0.0.1:9/x.tar.gz"}, "bluegreen_artifact_checksum"),
         ("deploy", {"bluegreen_artifact": artifact("other_app-0.1.0")}, "is a release of other_app, not of sample_app"),
-        ("deploy", {"bluegreen_artifact_checksum": "sha256:" + "0" * 64}, "which is not its checksum"),
-        ("deploy", {"bluegreen_artifact_checksum": "md5:0"}, "sha256: and 64 hexadecimal digits is allowed"),
+        (
+            "deploy",
+            {"bluegreen_artifact_checksum": "sha256:" + "0" * 64},
+            "bluegreen_artifact must match bluegreen_artifact_checksum",
+        ),
+        ("deploy", {"bluegreen_artifact_checksum": "md5:0"}, "must be sha256: and 64 hexadecimal digits"),
         ("deploy", {"bluegreen_version": "0.9.9"}, "bluegreen_version is 0.9.9, but the artifact holds 0.1.1"),
-        ("deploy", {"bluegreen_domain": "x; return 302 http://evil"}, "bluegreen_domain is"),
-        ("deploy", {"bluegreen_domain": "~.*"}, "bluegreen_domain is"),
-        ("deploy", {"bluegreen_domain": "a.test\n"}, "bluegreen_domain is"),
+        ("deploy", {"bluegreen_domain": "x; return 302 http://evil"}, "bluegreen_domain must be"),
+        ("deploy", {"bluegreen_domain": "~.*"}, "bluegreen_domain must be"),
+        ("deploy", {"bluegreen_domain": "a.test\n"}, "bluegreen_domain must be"),
         ("deploy", {"bluegreen_app": "Sample"}, "bluegreen_app is 'Sample'"),
-        ("deploy", {"bluegreen_app": "root"}, "an account of the system"),
+        ("deploy", {"bluegreen_app": "root"}, "the name of a system account"),
         ("deploy", {"bluegreen_ports": {"blue": 4000, "green": 4000}}, "gives both slots port 4000"),
         ("deploy", {"bluegreen_ports": {"blue": "4000; server 10.0.0.1", "green": 5000}}, "bluegreen_ports.blue"),
         ("deploy", {"bluegreen_ports": {"blue": 80, "green": 5000}}, "a whole number from 1024 to 65535"),
         ("deploy", {"bluegreen_root": "/opt/../etc"}, "bluegreen_root is"),
         ("deploy", {"bluegreen_env": {"A": "x\ny"}}, "the value of A has a newline"),
-        ("deploy", {"bluegreen_env": {"PORT": "1"}}, "PORT belongs to the slot; set bluegreen_ports instead"),
+        ("deploy", {"bluegreen_env": {"PORT": "1"}}, "PORT belongs to the slot. Set bluegreen_ports instead."),
         ("deploy", {"bluegreen_env_file": "/nowhere/.env"}, "bluegreen_env_file cannot be read"),
-        ("deploy", {"bluegreen_health_path": "health"}, "a URL path that starts with / is allowed"),
+        ("deploy", {"bluegreen_health_path": "health"}, "must be a URL path that starts with /"),
         ("deploy", {"bluegreen_helth_path": "/x"}, "is bluegreen_health_path meant?"),
-        ("deploy", {"bluegreen_hosts": "nowhere"}, "The inventory has no hosts in a group nowhere"),
+        ("deploy", {"bluegreen_hosts": "nowhere"}, "The inventory has no hosts in the group nowhere"),
     ],
 )
 def test_bad_input_is_refused_before_a_host_is_touched(play, untouched, name, given, said):
@@ -246,7 +250,7 @@ def test_the_live_slot_keeps_its_port(host, play, untouched):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("games", "has a user games already"), ("getty", "/getty@.service is there already, and is not of")],
+    [("games", "already has a user games"), ("getty", "/getty@.service already exists and does not belong to")],
 )
 def test_what_others_have_is_not_overwritten(host, play, untouched, name, said):
     run = play("setup", {**THIRD, "bluegreen_app": name}, rc=2)
@@ -369,9 +373,9 @@ def kilobytes_of_releases(host):
 def test_only_what_is_new_is_sent_and_what_a_host_has_is_linked(host, site, play, tmp_path):
     before = kilobytes_of_releases(host)
     run = play("deploy", f"bluegreen_artifact={variant(artifact('sample_app-0.1.1'), tmp_path / 'new.tar.gz')}")
-    assert re.search(r"bluegreen-web1: sends \d\d kB instead of 5\.\d MB: it has (\d+) of (\d+) files", run.text), (
-        run.text
-    )
+    assert re.search(
+        r"bluegreen-web1: sending \d\d kB instead of 5\.\d MB: the host has (\d+) of (\d+) files", run.text
+    ), run.text
     # It went along with the module, whose options are logged, but for this one.
     logged = host.check_output(
         "sudo journalctl --no-pager -q -o cat | grep 'Invoked with' | grep inspected= | tail -n 1"
@@ -437,7 +441,7 @@ def test_two_apps_do_not_notice_each_other(host, site, play):
 
 def test_a_domain_that_is_taken_is_refused(host, play):
     run = play("setup", {**THIRD, "bluegreen_domain": "sample.test"}, rc=2)
-    assert "another site of this nginx answers to sample.test already" in " ".join(run.text.split())
+    assert "another site of this nginx already answers to sample.test" in " ".join(run.text.split())
     assert not host.file("/etc/nginx/conf.d/third_app.conf").exists
 
 
@@ -473,7 +477,7 @@ def test_artifacts_by_url(host, play):
     play("deploy", goal)
     assert "0.1.1-" in host.check_output(f"readlink {ROOT}/slots/green/release")
     wrong = {**goal, "bluegreen_artifact_checksum": "sha256:" + "1" * 64}
-    assert "expected is " + "1" * 64 in play("deploy", wrong, rc=2).text
+    assert "expected " + "1" * 64 in play("deploy", wrong, rc=2).text
     host.check_output("sudo systemctl stop www")
 
 
@@ -483,7 +487,7 @@ def test_artifacts_by_url(host, play):
 def test_nginx_that_somebody_else_broke_is_shown_and_left_alone(host, play, untouched):
     host.check_output("echo 'broken_by_somebody;' | sudo tee /etc/nginx/conf.d/theirs.conf")
     text = play("setup", THIRD, rc=2).text
-    assert 'unknown directive "broken_by_somebody"' in text and "was broken before" in text
+    assert 'unknown directive "broken_by_somebody"' in text and "was already broken" in text
     host.check_output("sudo rm /etc/nginx/conf.d/theirs.conf")
     assert not host.file("/etc/nginx/conf.d/third_app.conf").exists
 

@@ -107,7 +107,7 @@ def test_the_tutorial_works_as_it_is_written(folder, site):
     assert "TASK [" not in said[1] and re.search(r"^ +\d+\.\d s  in all$", said[1], re.MULTILINE)
     # deploy, deploy, status, promote, rollback, status: only the promote shows the visitors something else.
     assert versions == [before, before, before, "0.1.1", before, before]
-    assert "promote.yml -e color=" in said[2] and "rollback" in said[5] and "all truths agree" in said[5]
+    assert "promote.yml -e color=" in said[2] and "rollback" in said[5] and "consistent:" in said[5]
 
 
 def sections():
@@ -155,7 +155,7 @@ def test_what_the_how_tos_tell_works(folder, certificate, site, title):
 
 def test_what_fails_says_why_once(folder):
     said = folder.play("promote", "-e", "color=red", rc=2)
-    assert said.count("color is 'red': blue or green is allowed") == 1 and "in all, and it failed" in said
+    assert said.count("color must be blue or green (got 'red')") == 1 and "in all, and it failed" in said
     assert "TASK [" in folder.play("promote", "-e", "color=red", "-v", rc=2)
 
 
@@ -169,7 +169,7 @@ def test_staging_is_what_changes_unless_production_is_named(folder):
     ("words", "said"),
     [
         (["app=sample_app", "domain=sample.test"], "deploy exists, so nothing was written"),
-        (["app=Sample"], "Say which app, and where"),
+        (["app=Sample"], "Name the app and its domain"),
         (["app=Sample", "domain=sample.test", "to=other"], "app=Sample: has to be a small letter"),
         (["app=sample", "domain=https://sample.test", "to=other"], "has to be a host name"),
     ],
@@ -194,4 +194,4 @@ def test_status_for_machines_and_for_a_browser(folder, site):
     folder.play("status", "-e", "format=html", "-e", "out=page.html")
     page = (folder.path / "deploy/page.html").read_text()
     assert page.startswith("<!doctype html>") and host["slots"]["blue"]["release"] in page
-    assert "has to be one of json, html" in folder.play("status", "-e", "format=xml", rc=2)
+    assert "must be one of: json, html" in folder.play("status", "-e", "format=xml", rc=2)

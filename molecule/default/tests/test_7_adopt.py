@@ -94,9 +94,9 @@ def test_a_server_of_the_post_is_adopted_in_one_reload(host, play, post):
     assert f"sudo mv {SITES}/.other.test.before-bluegreen {SITES}/other.test" in said
     # Nothing of the way there is left: it listens where the post's did, and nowhere else.
     assert "8079" not in host.check_output("sudo cat /etc/nginx/conf.d/other_app.conf")
-    assert "all truths agree" in play("status", {**ADOPT, "strict": True}).text
+    assert "consistent:" in play("status", {**ADOPT, "strict": True}).text
     # What was adopted is not adopted again, which would take it off the net.
-    assert "deploy.yml is what you want" in play("adopt", ADOPT, rc=2).text
+    assert "run deploy.yml" in play("adopt", ADOPT, rc=2).text
     assert post.get("/").json()["node"].startswith("other_app_blue@")
     # From now on as ever.
     play("deploy", {**ADOPT, "bluegreen_env": {"TWO": "2"}})

@@ -113,7 +113,7 @@ def test_promote_and_rollback_of_the_two_versions(host, play, site):
         play("promote", SHOP)
         assert site.get("/items").text == "1 tea 3\n" and site.color() == "green"
         run = play("rollback", SHOP, rc=2)
-        assert f"does not know the migrations {SECOND}, which have run since" in run.says()
+        assert "migrations have run since" in run.says() and f"was live: {SECOND}." in run.says()
         assert site.color() == "green"
         play("rollback", {**SHOP, "bluegreen_force": True})
     assert client.failed == [] and site.color() == "blue"
@@ -152,7 +152,7 @@ def test_a_migration_that_hangs_is_ended_and_tells_what_it_said_so_far(host, pla
         play,
         site,
         {"SAMPLE_MIGRATION": "select pg_sleep(300)"},
-        "did not end within 4 s, and was killed",
+        "did not finish within 4 s and was killed",
         "== Running 20260301000000",
         bluegreen_migrate_timeout=4,
     )
@@ -170,7 +170,7 @@ def test_a_migration_that_waits_for_a_lock_of_the_live_slot(host, play, site):
         # Its health asks no table; only whoever wants the table waits.
         goal = {**shop("0.1.1", **pending), "bluegreen_force": True, "bluegreen_migrate_timeout": 4}
         run = play("deploy", goal, MIGRATE, rc=2)
-        assert "did not end within 4 s" in run.says() and "== Running 20260301000000" in run.says()
+        assert "did not finish within 4 s" in run.says() and "== Running 20260301000000" in run.says()
     finally:
         host.check_output("sudo systemctl stop holds-lock; sleep 1")
     assert sql(host, "select max(version) from schema_migrations") == SECOND
@@ -227,7 +227,7 @@ def test_migrate_by_itself_says_what_ran(host, play):
 def test_a_command_that_does_not_tell(play):
     other = {"bluegreen_migrate_command": 'IO.puts("by another command")', "bluegreen_force": True}
     run = play("deploy", {**shop("0.1.1"), **other}, MIGRATE)
-    assert "by another command" in run.says() and "it does not tell which migrations did" in run.says()
+    assert "by another command" in run.says() and "does not tell which migrations did" in run.says()
 
 
 def test_what_comes_along_with_a_generated_release(host, play):
@@ -242,4 +242,4 @@ def test_what_comes_along_with_a_generated_release(host, play):
 
 def test_a_slot_of_a_shop_that_is_taken_off_leaves_its_database(host, play):
     play("stop", {**SHOP, "color": "green"})
-    assert "all truths agree" in play("status", {**SHOP, "strict": True}).text
+    assert "consistent:" in play("status", {**SHOP, "strict": True}).text

@@ -49,7 +49,7 @@ def test_all_good():
         assert serving() == {("blue", "0.1.0", "1")}
         run = play("promote", "color=green")
     assert serving() == {("green", "0.1.1", "1")}
-    said(run, *(f"{host}: live blue 0.1.0-" for host in HOSTS), "ms between the first and the last switch")
+    said(run, *(f"{host}: live blue 0.1.0-" for host in HOSTS), "all hosts switched within")
     assert all(set(client.seen) == {"blue", "green"} for client in clients.values())
     assert (
         play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_promote": True}).changed() == 0
@@ -129,14 +129,14 @@ def test_after_the_faults_the_same_command_succeeds():
     with asking():
         run = play("deploy", REBUILT)
     assert serving() == {("blue", "0.1.1", "2")}
-    said(run, "all truths agree")
+    said(run, "consistent:")
     with asking():
         play("rollback")
     assert serving() == {("green", "0.1.1", "1")}
 
 
 def test_deploying_again_what_was_rolled_back_from_needs_consent():
-    said(play("deploy", REBUILT, rc=2), "was rolled back from; to deploy it again: -e bluegreen_force=true")
+    said(play("deploy", REBUILT, rc=2), "was rolled back from. To deploy it again: -e bluegreen_force=true")
     with asking():
         play("deploy", REBUILT, "bluegreen_force=true")
     assert serving() == {("blue", "0.1.1", "2")}
@@ -147,7 +147,7 @@ def test_a_lost_host_and_consent_to_go_on_without_it():
     with asking():
         run = play("rollback", "bluegreen_lost_hosts=proceed")
     inside("bluegreen-fleet1", "systemctl start ssh")
-    said(run, "lost, and not changed: bluegreen-fleet1")
+    said(run, "unreachable and unchanged: bluegreen-fleet1")
     assert serving("bluegreen-fleet1") == {("green", "0.1.1", "1")}
     said(play("status", "strict=true", rc=2), "the group serves 2 releases", "bluegreen-fleet1")
     with asking():
@@ -179,7 +179,7 @@ def test_one_machine_under_two_names(tmp_path):
     }
     assert "bluegreen-fleet1" in text
     run = play("promote", "color=blue", "-i", str(path), extra, rc=2)
-    said(run, "of the inventory are one and the same machine; leave one of them out")
+    said(run, "of the inventory are the same machine")
     assert serving() == {("green", "0.1.1", "1")}
     assert all("lock" not in text.splitlines()[-1] for text in held().values())
 
@@ -192,7 +192,7 @@ def test_ten_controllers_at_once():
     assert len(won) == 1
     for run, text in zip(runs, texts):
         # Nobody does half: whoever came later found it held, or done already.
-        assert text in won or "the lock is held by" in text or "is live already" in text
+        assert text in won or "the lock is held by" in text or "is already live" in text
         assert run.returncode == (2 if "the lock is held by" in text else 0)
     assert any("the lock is held by" in text for text in texts)
     assert serving() == {("blue", "0.1.1", "2")}
@@ -309,9 +309,7 @@ def test_a_rollback_across_migrations_is_refused():
     )
     before = serving()
     assert {answer[1] for answer in before} == {"0.1.1"}, live
-    said(
-        play("rollback", rc=2), "0.1.0-", "does not know the migrations 3, which have run since", "bluegreen_force=true"
-    )
+    said(play("rollback", rc=2), "0.1.0-", "was live: 3.", "bluegreen_force=true")
     assert serving() == before
     play("rollback", "bluegreen_force=true")
     assert {answer[1] for answer in serving()} == {"0.1.0"}
@@ -321,7 +319,7 @@ def test_an_app_that_does_not_tell_its_migrations_gets_its_slots_back():
     before, slots = serving(), held()
     broken = {"bluegreen_migrations_command": 'raise "no database"'}
     goal = {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_force": True, **broken}
-    said(play("deploy", goal, rc=2), "asking for its migrations", "no database")
+    said(play("deploy", goal, rc=2), "listing its migrations", "no database")
     assert serving() == before and held() == slots
     play("status", "strict=true")
 
@@ -356,6 +354,6 @@ def test_live_that_points_nowhere_is_not_guessed_about():
     color = SITES["bluegreen-fleet2"].color()
     inside("bluegreen-fleet2", f"ln -sfn slots/purple {ROOT}/live")
     run = play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_force": True}, rc=2)
-    said(run, "bluegreen-fleet2: it is not sure which slot is live", "which is neither slots/blue nor slots/green")
+    said(run, "bluegreen-fleet2: cannot tell which slot is live", "which is neither slots/blue nor slots/green")
     inside("bluegreen-fleet2", f"ln -sfn slots/{color} {ROOT}/live")
     play("status", "strict=true")

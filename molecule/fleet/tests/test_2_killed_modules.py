@@ -91,22 +91,22 @@ def cases(host, live, idle):
     to_live = {"color": live, "release": old, **HEALTH}
     slot = {"color": idle, **HEALTH}
     # Another release into the idle slot: the one that is live, with another environment.
-    deployed = {**slot, "state": "deployed", "release": old, "env": env, "run": "one"}
+    deployed = {**slot, "state": "deployed", "release": old, "env": env, "run_id": "one"}
     restored = {**slot, "state": "restored"}
     tiny = tiny_release(host)
     put_tiny = ["sh", "cp /run/tiny.tar.gz /run/src.tar.gz"]
     gone = ["sh", f"chmod -R u+w {ROOT}/releases/9.9.9-* 2>/dev/null; rm -rf {ROOT}/releases/9.9.9-*"]
     # Whoever runs it again is another run. It needs no lock here, because it has no name.
-    later = {"run": ""}
-    lock = {"run": "one", "holder": "test@test", "operation": "deploy", "host": host}
-    confirmed = {"state": "absent", "run": "one", "confirm": idle, "keep_releases": 0}
+    later = {"run_id": ""}
+    lock = {"run_id": "one", "holder": "test@test", "operation": "deploy", "host": host}
+    confirmed = {"state": "absent", "run_id": "one", "confirm": idle, "keep_releases": 0}
     site = inside(host, "cat /etc/nginx/conf.d/sample_app.conf") + "\n"
     return [
-        Case("slot_switch", {**to_idle, "run": "one"}, after=[["slot_switch", to_live]], again=later),
+        Case("slot_switch", {**to_idle, "run_id": "one"}, after=[["slot_switch", to_live]], again=later),
         Case(
             "slot_switch",
-            {"state": "undone", "run": "one", **HEALTH},
-            before=[["slot_switch", {**to_idle, "run": "one"}]],
+            {"state": "undone", "run_id": "one", **HEALTH},
+            before=[["slot_switch", {**to_idle, "run_id": "one"}]],
         ),
         Case("slot_service", deployed, after=[["slot_service", restored]], again=later),
         Case("slot_service", restored, before=[["slot_service", deployed]]),
@@ -129,8 +129,8 @@ def cases(host, live, idle):
         Case("slot_service", {**slot, "state": "started"}, before=[["slot_service", {**slot, "state": "stopped"}]]),
         Case("slot_service", {**slot, "state": "restarted"}),
         Case("release_install", tiny, before=[put_tiny], after=[gone], next_run=[put_tiny]),
-        Case("deploy_lock", lock, after=[["deploy_lock", {"state": "absent", "run": "one"}]]),
-        Case("deploy_lock", {"state": "absent", "run": "one"}, before=[["deploy_lock", lock]]),
+        Case("deploy_lock", lock, after=[["deploy_lock", {"state": "absent", "run_id": "one"}]]),
+        Case("deploy_lock", {"state": "absent", "run_id": "one"}, before=[["deploy_lock", lock]]),
         Case("deploy_lock", {"state": "broken", "force": True}, before=[["deploy_lock", lock]]),
         Case("nginx_site", {"content": site + "# changed\n"}, after=[["nginx_site", {"content": site}]]),
     ]
@@ -167,13 +167,13 @@ def cycle(host, case, fault=None):
 
 def try_case(host, case):
     # Only the run that holds the lock may act in its name.
-    lock = {"run": "one", "holder": "test@test", "operation": "deploy", "host": host}
+    lock = {"run_id": "one", "holder": "test@test", "operation": "deploy", "host": host}
     if case.module != "deploy_lock":
         well(host, "deploy_lock", lock)
     try:
         try_calls(host, case)
     finally:
-        well(host, "deploy_lock", {"state": "absent", "run": "one"})
+        well(host, "deploy_lock", {"state": "absent", "run_id": "one"})
 
 
 def try_calls(host, case):

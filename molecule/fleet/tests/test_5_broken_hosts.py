@@ -1,7 +1,7 @@
 # Copyright: the beamops.bluegreen contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What breaks on one host while nobody deploys, or what was broken before: a process, a disk, a clock."""
+"""What breaks on one host while nobody deploys, or what was already broken: a process, a disk, a clock."""
 
 from __future__ import annotations
 

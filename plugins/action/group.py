@@ -1,0 +1,188 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decide for the group, on the controller. Documented with the module of the same name; the decisions are in plugin_utils."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import (
+    _clock,
+    _gate,
+    _messages,
+    _plans,
+    _status_report,
+)
+
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Gate, Infos, Result
+
+_WHAT = ("check", "plan", "switch_times", "sum_up", "tell")
+_OPTIONS = {
+    "check": {"type": "list", "elements": "str"},
+    "plan": {"type": "str", "choices": ["deploy", "switch", "canary", "rollback"]},
+    "color": {"type": "str"},
+    "percent": {"type": "int", "default": 0},
+    "force": {"type": "bool", "default": False},
+    "switch_times": {"type": "bool", "default": False},
+    "sum_up": {"type": "bool", "default": False},
+    "tell": {"type": "str", "choices": ["migration", "history", "status", "ending"]},
+    "format": {"type": "str", "choices": ["json", "html"]},
+}
+_WRITERS = {"json": _status_report.as_json, "html": _status_report.as_html}
+
+
+class ActionModule(ActionBase):
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        self._given = task_vars
+        self._hosts = self._var("__bluegreen_group")
+        _checked, self._args = self.validate_argument_spec(
+            _OPTIONS, mutually_exclusive=[_WHAT], required_one_of=[_WHAT]
+        )
+        if self._args["check"]:
+            found = self._check(self._args["check"])
+        elif self._args["plan"]:
+            found = self._plan(self._args["plan"])
+        elif self._args["switch_times"]:
+            found = self._switch_times()
+        elif self._args["sum_up"]:
+            found = self._sum_up()
+        else:
+            found = self._tell(self._args["tell"])
+        return {"changed": False, **found}
+
+    # --- what is known ---
+
+    def _var(self, name: str) -> Any:
+        """The value of a variable of the playbooks, or of the user; V(None) where it is not set."""
+        return self._templar.template(self._given.get(name))
+
+    def _registered(self, name: str) -> dict[str, Result]:
+        """Host to what it registered under the name of a step; only hosts that did."""
+        hostvars = self._given["hostvars"]
+        found = {host: hostvars[host].get(f"__bluegreen_{name}") for host in self._hosts if host in hostvars}
+        return {host: result for host, result in found.items() if result}
+
+    def _by_host(self, steps: Iterable[str]) -> dict[str, dict]:
+        """Host to {step: what it registered}, as the gate judges it."""
+        names = [step.rstrip("?") for step in steps]
+        found = {name: self._registered(name) for name in names}
+        return {host: {name: found[name].get(host) for name in names} for host in self._hosts}
+
+    def _infos(self) -> Infos:
+        """Host to what it told of its slots when it was locked, or when set-up ended; only hosts that did."""
+        found = {host: result["info"] for host, result in self._registered("lock").items() if result.get("info")}
+        found.update({host: result for host, result in self._registered("setup").items() if result.get("ok")})
+        return found
+
+    def _last(self) -> Infos:
+        """Host to what it told in the end, or to the result that says why it did not."""
+        ended, asked = self._registered("finished"), self._registered("info")
+        results = {host: ended.get(host) or asked.get(host) or {} for host in self._hosts}
+        found: dict[str, Any] = {}
+        for host, result in results.items():
+            found[host] = {"ok": True, **result["info"]} if result.get("info") else result
+        return found
+
+    def _gate(self) -> Gate:
+        """How this run stands. What an earlier play of the same ansible-playbook has left is not of this run."""
+        run = self._var("__bluegreen_run")["id"]
+        known: Any = self._given.get("__bluegreen_gate") or {}
+        return known if known.get("run") == run else _gate.new(run)
+
+    def _say(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._display.display(f"  {line}")
+
+    # --- what it does with it ---
+
+    def _check(self, steps: list[str]) -> Gate:
+        without_lost = self._var("bluegreen_lost_hosts") == "proceed"
+        return _gate.check(self._gate(), self._by_host(steps), self._hosts, steps, without_lost)
+
+    def _plan(self, kind: str) -> Gate:
+        before, infos, force = self._gate(), self._infos(), self._args["force"]
+        if not before["ok"]:
+            return before
+        releases = {host: result.get("release") for host, result in self._registered("release").items()}
+        if kind == "deploy":
+            plan = _plans.deploy_plan(infos, releases, force)
+            lines = _messages.deploy_lines(infos, releases)
+        elif kind == "canary":
+            plan, lines = _plans.canary_plan(infos, self._args["percent"]), []
+        else:
+            # A run that has just deployed promotes what it has put into the slots.
+            deployed = self._registered("deployed") if "deployed" in before["begun"] else None
+            plan = (
+                _plans.rollback_plan(infos, force)
+                if kind == "rollback"
+                else _plans.switch_plan(infos, self._args["color"] or None, deployed)
+            )
+            lines = _messages.switch_lines(infos, plan)
+        if plan["ok"]:
+            self._say(lines)
+        return _gate.planned(before, plan)
+
+    def _switch_times(self) -> dict:
+        # With fewer forks than hosts the first would wait for the moment, and keep the last from being there in time.
+        together = 1 < len(self._hosts) <= self._given["ansible_forks"] and not self._task.check_mode
+        return {"hosts": _clock.switch_times(self._registered("lock"), time.monotonic()) if together else {}}
+
+    def _ends(self) -> tuple[Gate, Gate, Gate]:
+        """Gates of the run itself, of what comes after a switch, and of the finish."""
+        after_switch, finished = (
+            _gate.judge(self._by_host(steps), self._hosts, list(steps)) for steps in (_gate.AFTER_SWITCH, _gate.FINISH)
+        )
+        return self._gate(), after_switch, finished
+
+    def _sum_up(self) -> dict:
+        gate, after_switch, _finished = self._ends()
+        listed = next(iter(self._registered("listed").values()), {})
+        deployed = self._registered("deployed")
+        return _gate.summary(self._var("__bluegreen_operation"), gate, after_switch, deployed) | {
+            "reason": _messages.reason(self._var("__bluegreen_operation"), gate, after_switch),
+            "migrations": listed.get("output"),
+        }
+
+    def _tell(self, what: str) -> dict:
+        if what == "migration":
+            ran = {host: result for host, result in self._registered("migrated").items() if result.get("ok")}
+            self._say(_messages.migration_lines(ran, self._var("bluegreen_migrate_command")))
+            return {}
+        infos = self._last()
+        if what == "history":
+            self._say(_messages.history_lines(infos))
+            return {}
+        lines = _messages.status_lines(infos) + _messages.next_lines(infos)
+        if what == "status":
+            self._say(lines)
+            return {"in_doubt": _messages.in_doubt(infos), "report": self._report(infos)}
+        switched = self._registered("switched")
+        times = {host: result["switched_at"] for host, result in switched.items() if result.get("switched_at")}
+        migrated = [result["migrated"] for result in self._registered("migrated").values() if result.get("migrated")]
+        ending = _messages.ending(
+            self._var("__bluegreen_operation"),
+            self._ends(),
+            self._var("__bluegreen_failure_hint"),
+            lines,
+            _clock.skew(times, self._registered("lock")),
+            next(iter(migrated), []),
+        )
+        self._say(ending["lines"])
+        return {"failed": bool(ending["failed"]), "msg": ending["failed"]}
+
+    def _report(self, infos: Infos) -> str:
+        """The status as a file; empty if none is wanted."""
+        kind = self._args["format"]
+        if not kind:
+            return ""
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return _WRITERS[kind](_status_report.report(infos, self._var("bluegreen_app"), at))

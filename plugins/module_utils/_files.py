@@ -1,0 +1,121 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading and writing files so that a crash at any moment leaves a whole one. Private to this collection."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import time
+
+
+def now():
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def read_text(path):
+    """The text of a file, or V(None) where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return None
+
+
+def read_json(path):
+    text = read_text(path)
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return None
+
+
+def sync_dir(path):
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path, text, mode, group=None):
+    """Put a file in place whole or not at all: temporary file beside it, fsync, rename(2), fsync of the directory.
+
+    The temporary name starts with a dot, so that no C(include *) of nginx and no fact reader ever loads it.
+    """
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.new")
+    remove(temporary)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            if group is not None:
+                os.fchown(stream.fileno(), -1, group)
+            os.fsync(stream.fileno())
+        os.rename(temporary, path)
+    except OSError:
+        remove(temporary)
+        raise
+    sync_dir(folder)
+
+
+def write_json(path, value, mode=0o644):
+    write_file(path, json.dumps(value, indent=2, sort_keys=True) + "\n", mode)
+
+
+def write_link(path, target):
+    """Point a symlink elsewhere in one step; there is no moment without it."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.new")
+    remove(temporary)
+    os.symlink(target, temporary)
+    os.rename(temporary, path)
+    sync_dir(folder)
+
+
+def write_hard_link(source, path):
+    """Give a file a second name, replacing what had it."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.new")
+    remove(temporary)
+    os.link(source, temporary)
+    os.rename(temporary, path)
+    # rename(2) does nothing at all when both names are the same file already.
+    remove(temporary)
+    sync_dir(folder)
+
+
+def remove(path):
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    sync_dir(os.path.dirname(path))
+
+
+def remove_tree(path):
+    """Remove a directory tree of ours; releases are unpacked without write permission."""
+    for folder, _folders, _files in os.walk(path):
+        os.chmod(folder, 0o700)
+    shutil.rmtree(path)
+
+
+def free_bytes(path):
+    """Bytes that this process could still write below the nearest directory of a path that exists."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return (found.f_bfree if os.geteuid() == 0 else found.f_bavail) * found.f_frsize
+
+
+def is_link(path):
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,177 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Processes and sockets of this host, by /proc. Private to this collection."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _files
+
+_LOADED = time.monotonic()
+
+
+def _as_owner(pid, question):
+    """Read something of a process that only its owner may read.
+
+    Root can do it directly where it has CAP_SYS_PTRACE, which many containers lack; the process's own user always may.
+    """
+    try:
+        return question(pid)
+    except PermissionError:
+        if os.geteuid() != 0:
+            raise
+    owner = os.stat(f"/proc/{pid}")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            os.setgroups([])
+            os.setgid(owner.st_gid)
+            os.setuid(owner.st_uid)
+            with os.fdopen(writer, "w") as stream:
+                json.dump(question(pid), stream)
+        except BaseException:  # pylint: disable=broad-exception-caught
+            os._exit(1)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        text = stream.read()
+    if os.waitpid(child, 0)[1] != 0 or not text:
+        raise PermissionError(f"/proc/{pid} cannot be read")
+    return json.loads(text)
+
+
+def _environ(pid):
+    with open(f"/proc/{pid}/environ", "rb") as stream:
+        pairs = stream.read().decode("utf-8", "surrogateescape").split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+def _sockets(pid):
+    inodes = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:["):
+            inodes.append(target[8:-1])
+    return inodes
+
+
+def environ_of(pid):
+    """A process's environment, empty where it is gone or not ours to read."""
+    try:
+        return _as_owner(pid, _environ)
+    except (OSError, ValueError):
+        return {}
+
+
+def sockets_of(pid):
+    try:
+        return _as_owner(pid, _sockets)
+    except (OSError, ValueError):
+        return []
+
+
+def all_pids():
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def stat_of(pid):
+    """{"parent", "command", "state"} of a process, or V(None) when it is gone."""
+    text = None
+    try:
+        text = _files.read_text(f"/proc/{pid}/stat")
+    except OSError:
+        pass
+    if not text:
+        return None
+    # The command may hold spaces and parentheses; it ends at the last one.
+    command, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
+    return {"parent": int(rest[1]), "command": command, "state": rest[0]}
+
+
+def seconds_since_start():
+    """How long this module is at work, also while it stood still: from when its code was loaded, before it waited for anything."""
+    return time.monotonic() - _LOADED
+
+
+def uptime():
+    """Seconds since this host booted, to a hundredth: no matter of its wall clock, which may be wrong, and may be set."""
+    return float((_files.read_text("/proc/uptime") or "0").split()[0])
+
+
+def is_running(pid):
+    found = stat_of(pid)
+    return bool(found) and found["state"] not in "ZX"
+
+
+def process_tree(pid):
+    """A process and all that descend from it."""
+    children = {}
+    for one in all_pids():
+        found = stat_of(one)
+        if found:
+            children.setdefault(found["parent"], []).append(one)
+    result, waiting = [], [pid]
+    while waiting:
+        one = waiting.pop()
+        result.append(one)
+        waiting.extend(children.get(one, []))
+    return result
+
+
+def tcp_sockets():
+    """The TCP sockets of this host, by /proc (ss may be missing): inodes by (local port, state of the kernel's).
+
+    Read once for several questions: the kernel goes through its whole table for it, 5 ms for each of the two.
+    """
+    found = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in (_files.read_text(table) or "").splitlines()[1:]:
+            fields = line.split()
+            found.setdefault((int(fields[1].rsplit(":", 1)[1], 16), fields[3]), []).append(fields[9])
+    return found
+
+
+def listening(port, sockets=None):
+    """Inodes of the sockets that listen on a TCP port. V(sockets) are those of V(tcp_sockets), if they were read already."""
+    return (tcp_sockets() if sockets is None else sockets).get((port, "0A"), [])
+
+
+def connections(port, sockets=None):
+    """How many established TCP connections somebody has to a port of this host."""
+    return len((tcp_sockets() if sockets is None else sockets).get((port, "01"), []))
+
+
+def listening_process(port):
+    """Who listens on a port: (pid, command), (None, None) if somebody does that we cannot see, or V(None) if it is free.
+
+    V(who_listens) has it in words.
+    """
+    inodes = set(listening(port))
+    if not inodes:
+        return None
+    for pid in all_pids():
+        if inodes & set(sockets_of(pid)):
+            return pid, (stat_of(pid) or {}).get("command", "?")
+    return None, None
+
+
+def who_listens(holder):
+    """What V(holder_of) found, in words, with the unit that a process belongs to."""
+    pid, command = holder
+    if not pid:
+        return "a process that cannot be seen from here"
+    try:
+        unit = re.search(r"/([^/\n]+)\.(?:service|scope)$", _files.read_text(f"/proc/{pid}/cgroup") or "", re.MULTILINE)
+    except OSError:
+        unit = None
+    return f"process {pid} ({command}{f' of {unit.group(1)}' if unit else ''})"

@@ -1,0 +1,190 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shapes that the parts of the collection hand to each other. For type checkers and readers; private to this collection.
+
+Times are strings such as V(2026-11-27T10:00:00Z), in UTC. A release is named by its version and the beginning of its content's SHA-256
+(V(0.1.0-1a2b3c4d)), an environment by the first 12 hexadecimal digits of a hash.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, TypedDict
+
+# What a module returned for one host, as Ansible registers it: C(ok) is true only if the module came to its good end.
+Result = dict[str, Any]
+
+
+class Held(TypedDict, total=False):
+    """What a slot holds, was live, or was rolled back from: the two together are one thing."""
+
+    release: str | None
+    env: str
+    sha256: str
+
+
+class FormerlyLive(TypedDict):
+    """What was live, and where."""
+
+    color: str
+    release: str
+    env: str
+
+
+class SlotFacts(TypedDict, total=False):
+    """What the facts say of one slot."""
+
+    version: str
+    release: str
+    env: str
+    sha256: str
+    deployed_at: str
+    promoted_at: str
+
+
+class Facts(TypedDict):
+    """The facts file, C(<facts_dir>/<app>.fact): what the symlink alone cannot tell."""
+
+    live: str | None
+    previous: FormerlyLive | None
+    slots: dict[str, SlotFacts | None]
+    was_live: list[FormerlyLive]
+    rolled_back: list[Held]
+
+
+class DeployJournal(TypedDict):
+    """C(slots/<color>/deploy.json): a deploy that is not confirmed, and what the slot held before it."""
+
+    release: str
+    at: str
+    run: str
+    former: dict[str, Any]
+
+
+# C(switch.json): the switch that this host made last, and the facts from before it. Written before the symlink moves. C(from) is a
+# keyword of Python, so it cannot be written as a class.
+SwitchJournal = TypedDict(
+    "SwitchJournal", {"run": str, "from": Optional[str], "to": str, "kind": str, "at": str, "facts": Facts}, total=False
+)
+
+
+class Lock(TypedDict, total=False):
+    """C(<root>/lock): who works on this app on this host."""
+
+    run: str
+    holder: str
+    operation: str
+    host: str
+    since: str
+    controller: dict[str, Any] | None
+
+
+class EnvChanges(TypedDict):
+    """Names of variables, never their values."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+
+
+class Slot(TypedDict):
+    """One slot of one host, as seen just now."""
+
+    color: str
+    port: int
+    connections: int
+    release: str | None
+    env: str
+    env_changes: EnvChanges | None
+    rolled_back: bool
+    version: str | None
+    sha256: str | None
+    deployed_at: str | None
+    promoted_at: str | None
+    running: bool
+    pid: int | None
+    healthy: bool
+    health: str
+    process_release: str | None
+    pending: dict[str, Any] | None
+
+
+class Goal(TypedDict, total=False):
+    """Where one host of a group goes."""
+
+    color: str | None
+    release: str | None
+    env: str
+    # It is live there already.
+    already: bool
+    # The release and its environment have to be put into the slot again before it can be live.
+    take: bool
+    # Why there is nowhere to go; then nothing else is in it.
+    refused: str
+
+
+class Info(TypedDict, total=False):
+    """What C(slot_info) returns of one host; C(deploy_lock) returns the same when a run begins and when it ends."""
+
+    # Only where the host told of itself at the end of a run, or for the status.
+    ok: bool
+    live: str
+    idle: str
+    target: str
+    link: str | None
+    deployment_id: str | None
+    deployment_id_error: str | None
+    previous: FormerlyLive | None
+    slots: dict[str, Slot]
+    releases: list[str]
+    host_content: dict[str, Any] | None
+    facts: Facts
+    problems: list[str]
+    live_unknown: bool
+    conflicts: list[str]
+    not_installed: list[str]
+    no_site: bool
+    rolled_back: list[Held]
+    history: list[dict[str, Any]]
+    last_run: dict[str, Any] | None
+    migrations: dict[str, list[str]]
+    migrate_color: str
+    canary: int
+    maintenance: bool
+    setup_needed: list[str]
+    lock: Lock | None
+    nginx_version: str | None
+    is_root: bool
+    wanted: dict[str, Any] | None
+    disagreements: list[str]
+    rollback: Goal
+
+
+class FailedStep(TypedDict):
+    """Why one host is not good."""
+
+    host: str
+    step: str
+    why: str
+
+
+class Gate(TypedDict, total=False):
+    """How a run on a group stands: made anew by every check, and handed on by it."""
+
+    run: str
+    # Whether the run may go on.
+    ok: bool
+    failures: list[FailedStep]
+    # Hosts that the run went on without, with the user's consent.
+    lost: list[str]
+    # Steps that the run has come to.
+    begun: list[str]
+    # What has to be undone, of slots, switch and traffic; empty while all is well.
+    undo: list[str]
+    # Where each host goes, once that is planned.
+    hosts: dict[str, Goal]
+    # The slots keep what the deploy put into them, however the promote behind it ends.
+    kept: bool
+
+
+Infos = dict[str, Info]

@@ -1,0 +1,317 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What input is allowed. Private to this collection.
+
+Names end up in nginx configuration, unit files, paths and shell scripts, and C(nginx -t) accepts most injections, so
+everything is matched against an allow-list before it is used anywhere. All functions return the accepted value or raise
+V(Refused) with a sentence of the form C(X must be Y (got Z)).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+
+COLORS = ("blue", "green")
+
+# useradd(8) on Debian takes 32 characters; the same name is the app's user, unit, upstream and Erlang node prefix.
+_APP = re.compile(r"\A[a-z][a-z0-9_]{0,31}\Z")
+_RESERVED_APPS = ("root", "daemon", "bin", "sys", "nobody", "sync", "mail", "news", "proxy", "backup", "nginx", "sshd")
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(r"\A(\*\.)?(" + _LABEL + r"\.)*" + _LABEL + r"\Z")
+_PATH = re.compile(r"\A/[A-Za-z0-9._/-]*\Z")
+_VERSION = re.compile(r"\A[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}\Z")
+_RELEASE = re.compile(r"\A([0-9A-Za-z][0-9A-Za-z.+_-]{0,63})-([0-9a-f]{8})\Z")
+_ENV_ID = re.compile(r"\A([0-9a-f]{12})?\Z")
+_CHECKSUM = re.compile(r"\Asha256:([0-9a-f]{64})\Z")
+_URL = re.compile(r"\Ahttps?://[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%-]+\Z")
+# Without $ ; ' " and \: nginx would read more than a path, and a path stands in its configuration.
+_URL_PATH = re.compile(r"\A/[A-Za-z0-9._~!&()*+,=:@%/?-]*\Z")
+_FOLDER = re.compile(r"\A/([A-Za-z0-9_-][A-Za-z0-9._-]*/)+\Z")
+_SIZE = re.compile(r"\A[0-9]{1,6}[kmg]?\Z")
+_TOKEN = re.compile(r"\A[A-Za-z0-9_-]{16,128}\Z")
+_LISTEN = re.compile(r"\A(?:((?:[0-9]{1,3}\.){3}[0-9]{1,3}):)?([0-9]{1,5})\Z")
+
+
+def other(color):
+    """V(green) for V(blue), and the reverse."""
+    return "green" if color == "blue" else "blue"
+
+
+def _text(value):
+    return value if isinstance(value, str) else repr(value)
+
+
+def check_app(value):
+    if not isinstance(value, str) or not _APP.match(value):
+        raise Refused(
+            f"bluegreen_app must be a release name: [a-z][a-z0-9_]*, at most 32 characters (got {_text(value)!r})"
+        )
+    if value in _RESERVED_APPS:
+        raise Refused(
+            f"bluegreen_app must not be the name of a system account, because the app gets a user of its own (got {value!r})"
+        )
+    return value
+
+
+def check_color(value, what="color"):
+    if value not in COLORS:
+        raise Refused(f"{what} must be blue or green (got {_text(value)!r})")
+    return value
+
+
+def check_domain(value):
+    if not isinstance(value, str) or len(value) > 253 or not _DOMAIN.match(value):
+        raise Refused(
+            "bluegreen_domain must be a host name such as example.com or *.example.com, in lower case and at most 253 "
+            f"characters (got {_text(value)!r})"
+        )
+    return value
+
+
+def _port(value, what, low):
+    # bool is an int in Python; a YAML `true` is not a port.
+    if isinstance(value, bool) or not re.match(r"\A[0-9]{1,5}\Z", str(value)) or not low <= int(value) <= 65535:
+        raise Refused(f"{what} must be a whole number from {low} to 65535 (got {_text(value)!r})")
+    return int(value)
+
+
+def check_ports(value):
+    if not isinstance(value, dict) or sorted(value) != sorted(COLORS):
+        raise Refused(f"bluegreen_ports must be a mapping with the keys blue and green (got {_text(value)!r})")
+    ports = {color: _port(value[color], f"bluegreen_ports.{color}", 1024) for color in COLORS}
+    if ports["blue"] == ports["green"]:
+        raise Refused(
+            f"bluegreen_ports must give each slot a port of its own, because both run side by side (got {ports['blue']} twice)"
+        )
+    return ports
+
+
+def check_listen(value):
+    match = None if isinstance(value, bool) else _LISTEN.match(str(value))
+    if not match or not all(int(part) < 256 for part in (match.group(1) or "0").split(".")):
+        raise Refused(f"bluegreen_listen must be a port, or IPv4-address:port (got {_text(value)!r})")
+    _port(match.group(2), "bluegreen_listen", 1)
+    return str(value)
+
+
+def listen_address(listen):
+    """Where to reach nginx from the host itself: (address, port)."""
+    match = _LISTEN.match(listen)
+    address = match.group(1) or "127.0.0.1"
+    return ("127.0.0.1" if address == "0.0.0.0" else address), int(match.group(2))
+
+
+def request_host(domain):
+    """A Host header that this domain's server block answers to; a wildcard needs some name in place of the star."""
+    return "www" + domain[1:] if domain.startswith("*") else domain
+
+
+def check_path(value, what):
+    if not isinstance(value, str) or not _PATH.match(value) or ".." in value.split("/") or value.strip("/") == "":
+        raise Refused(
+            f"{what} must be an absolute path of letters, digits and . _ / - without '..' (got {_text(value)!r})"
+        )
+    return value.rstrip("/")
+
+
+def check_version(value):
+    if not isinstance(value, str) or not _VERSION.match(value):
+        raise Refused(
+            f"version must be at most 64 letters, digits and . + _ -, the first a letter or digit (got {_text(value)!r})"
+        )
+    return value
+
+
+def check_release(value):
+    if not isinstance(value, str) or not _RELEASE.match(value):
+        raise Refused(f"release must be <version>-<first 8 digits of its SHA-256> (got {_text(value)!r})")
+    return value
+
+
+def check_env_id(value):
+    """The id of an environment, or V('') where it is not known: a host that an older version of this collection deployed to."""
+    if not isinstance(value, str) or not _ENV_ID.match(value):
+        raise Refused(f"environment must be an id of 12 hexadecimal digits (got {_text(value)!r})")
+    return value
+
+
+def release_id(version, sha256):
+    return f"{check_version(version)}-{sha256[:8]}"
+
+
+def release_version(release):
+    """The version part of a release id."""
+    return _RELEASE.match(release).group(1)
+
+
+def check_checksum(value):
+    match = _CHECKSUM.match(value) if isinstance(value, str) else None
+    if not match:
+        raise Refused(f"bluegreen_artifact_checksum must be sha256: and 64 hexadecimal digits (got {_text(value)!r})")
+    return match.group(1)
+
+
+def is_url(artifact):
+    return artifact.startswith(("http://", "https://"))
+
+
+def bare_url(url):
+    """A URL without what may be secret in it: user, password, query, fragment."""
+    scheme, _slashes, rest = str(url).partition("://")
+    place, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
+
+
+def check_artifact(value, checksum):
+    """Only the words; whether the file is there and what is in it is V(_artifact)'s matter."""
+    if not isinstance(value, str) or not value:
+        raise Refused("bluegreen_artifact is required: the path of the mix release tarball, or its http(s) URL")
+    if is_url(value):
+        if not _URL.match(value):
+            raise Refused("bluegreen_artifact must be a valid URL (got characters that no URL has)")
+        if not checksum:
+            raise Refused("bluegreen_artifact_checksum (sha256:…) is required where bluegreen_artifact is a URL")
+    elif "://" in value:
+        raise Refused(f"bluegreen_artifact must be a path, or an http or https URL (got {value!r})")
+    if checksum:
+        check_checksum(checksum)
+    return value
+
+
+def check_url_path(value, what="bluegreen_health_path"):
+    if not isinstance(value, str) or len(value) > 1024 or not _URL_PATH.match(value):
+        raise Refused(f"{what} must be a URL path that starts with / (got {_text(value)!r})")
+    return value
+
+
+def check_aliases(value, domain):
+    if not isinstance(value, list):
+        raise Refused(f"bluegreen_aliases must be a list of host names (got {_text(value)!r})")
+    for one in value:
+        if not isinstance(one, str) or len(one) > 253 or not _DOMAIN.match(one):
+            raise Refused(f"bluegreen_aliases must hold host names such as www.example.com (got {_text(one)!r})")
+    if len({domain, *value}) <= len(value):
+        raise Refused("bluegreen_aliases must not repeat a host name, nor name bluegreen_domain")
+    return value
+
+
+def check_trusted_proxies(value):
+    """Addresses and networks, of which none is everybody."""
+    if not isinstance(value, list):
+        raise Refused(f"bluegreen_trusted_proxies must be a list of addresses and networks (got {_text(value)!r})")
+    for one in value:
+        try:
+            # A scope (fe80::1%eth0) may have anything in it.
+            network = ipaddress.ip_network(one if isinstance(one, str) and "%" not in one else "")
+        except ValueError:
+            raise Refused(
+                "bluegreen_trusted_proxies must hold addresses such as 10.0.0.1 and networks such as 10.0.0.0/8, with no bit set "
+                f"after the prefix (got {_text(one)!r})"
+            ) from None
+        if not network.prefixlen:
+            raise Refused(
+                f"bluegreen_trusted_proxies must not trust everybody: any visitor could forge an address (got {one})"
+            )
+    return value
+
+
+def check_tls(value, listen):
+    """{"certificate", "key", "listen"}, or an empty mapping for none."""
+    if not isinstance(value, dict) or not set(value) <= {"certificate", "key", "listen"}:
+        raise Refused("bluegreen_tls must be a mapping of certificate, key and optionally listen (default 443)")
+    if not value:
+        return value
+    for name in ("certificate", "key"):
+        check_path(value.get(name), f"bluegreen_tls.{name}")
+    try:
+        check_listen(value.get("listen", "443"))
+    except Refused as error:
+        raise Refused(str(error).replace("bluegreen_listen", "bluegreen_tls.listen")) from None
+    if str(value.get("listen", "443")) == str(listen):
+        raise Refused(f"bluegreen_tls.listen must differ from bluegreen_listen (got {listen} for both)")
+    return value
+
+
+def check_body_size(value):
+    if not isinstance(value, (int, str)) or isinstance(value, bool) or not _SIZE.match(str(value)):
+        raise Refused(f"bluegreen_body_size must be a number followed by k, m or g, such as 8m (got {_text(value)!r})")
+    return str(value)
+
+
+def check_assets(value):
+    if not isinstance(value, list) or not all(isinstance(one, str) and _FOLDER.match(one) for one in value):
+        raise Refused(f"bluegreen_assets must be a list of URL paths such as /assets/ (got {_text(value)!r})")
+    return value
+
+
+def check_token(value):
+    # Those that begin with smoke- are of a promote that checks a slot, and are swept.
+    if not isinstance(value, str) or not _TOKEN.match(value) or value.startswith("smoke-"):
+        # Not shown: it is a secret, and a wrong one may be nearly the right one.
+        raise Refused("bluegreen_preview_token must be 16 to 128 letters, digits, _ and - (its value is not shown)")
+    return value
+
+
+def check_percent(value):
+    return check_whole(value, "percent", 0, 100)
+
+
+def check_smoke(value):
+    """List of {"path", "status", "contains"}, complete."""
+    if not isinstance(value, list):
+        raise Refused("bluegreen_smoke must be a list of checks, each with path and optionally status and contains")
+    found = []
+    for one in value:
+        if not isinstance(one, dict) or not set(one) <= {"path", "status", "contains"} or "path" not in one:
+            raise Refused(
+                f"bluegreen_smoke must hold checks with path and optionally status and contains (got {_text(one)!r})"
+            )
+        check_url_path(one["path"], "bluegreen_smoke.path")
+        status = check_whole(one.get("status", 200), "bluegreen_smoke.status", 100, 599)
+        if not isinstance(one.get("contains", ""), str):
+            raise Refused(f"bluegreen_smoke.contains must be text (got {_text(one['contains'])!r})")
+        found.append({"path": one["path"], "status": status, "contains": one.get("contains", "")})
+    return found
+
+
+HOOKS = tuple(f"{when}_{what}" for what in ("install", "start", "promote") for when in ("before", "after"))
+
+
+def check_hooks(value):
+    if not isinstance(value, dict):
+        raise Refused(
+            f"bluegreen_hooks must be a mapping of {', '.join(HOOKS)} to lists of task files (got {_text(value)!r})"
+        )
+    for name, files in value.items():
+        check_choice(name, "each key of bluegreen_hooks", HOOKS)
+        if not isinstance(files, list) or not all(isinstance(one, str) and one for one in files):
+            raise Refused(f"bluegreen_hooks.{name} must be a list of task files (got {_text(files)!r})")
+    return value
+
+
+def check_snippet(value, what):
+    """Configuration of the user's own. nginx judges it; here only what could not stand in a file of ours."""
+    if not isinstance(value, str) or "\0" in value:
+        raise Refused(f"{what} must be text in nginx's language (got {_text(value)!r})")
+    return value
+
+
+def check_whole(value, what, low, high):
+    if isinstance(value, bool) or not re.match(r"\A[0-9]{1,9}\Z", str(value)) or not low <= int(value) <= high:
+        raise Refused(f"{what} must be a whole number from {low} to {high} (got {_text(value)!r})")
+    return int(value)
+
+
+def check_choice(value, what, choices):
+    if value not in choices:
+        raise Refused(f"{what} must be {' or '.join(choices)} (got {_text(value)!r})")
+    return value
+
+
+def module_name(app):
+    """bluegreen_app as an Elixir module: my_app is MyApp, as `mix new` does it."""
+    return "".join(part[:1].upper() + part[1:] for part in app.split("_"))

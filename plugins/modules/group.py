@@ -1,0 +1,146 @@
+#!/usr/bin/python
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: group
+short_description: Decide for a whole group of hosts
+version_added: 1.0.0
+description:
+  - Reads what all hosts of the group have registered in this run, and decides for all of them. Whether the run may go on, where each host
+    goes, what has to be undone, and what a person is told.
+  - Works on the controller only, for the playbooks of this collection. Use it with C(run_once), and register its result as
+    C(__bluegreen_gate) after O(check) and O(plan).
+author:
+  - The beamops.bluegreen contributors (@beamops)
+extends_documentation_fragment:
+  - action_common_attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  platform:
+    platforms: posix
+options:
+  check:
+    description:
+      - Steps that every host must have behind it. One that ends in V(?) may have been left out.
+      - With O(ignore:bluegreen_lost_hosts=proceed) the run goes on without hosts that cannot be reached.
+    type: list
+    elements: str
+  plan:
+    description: Decide where each host goes, print it, and shut the gate where that cannot be carried out.
+    type: str
+    choices: [deploy, switch, canary, rollback]
+  color:
+    description: For O(plan=switch), the slot that the user named.
+    type: str
+  percent:
+    description: For O(plan=canary), the share of the visitors.
+    type: int
+    default: 0
+  force:
+    description: For O(plan=deploy) and O(plan=rollback), the consent to what they refuse otherwise.
+    type: bool
+    default: false
+  switch_times:
+    description: Work out when each host switches, so that all of them do at one moment.
+    type: bool
+    default: false
+  sum_up:
+    description: Work out how the run went, for the history of the hosts and for what is confirmed when the lock is freed.
+    type: bool
+    default: false
+  tell:
+    description: Print something. V(ending) also fails if the run did.
+    type: str
+    choices: [migration, history, status, ending]
+  format:
+    description: For O(tell=status), also return it as a file of this kind.
+    type: str
+    choices: [json, html]
+"""
+
+EXAMPLES = r"""
+- name: Require that every slot is healthy
+  beamops.bluegreen.group:
+    check: [deployed]
+  register: __bluegreen_gate
+  run_once: true
+
+- name: Take the traffic back on every host
+  beamops.bluegreen.slot_switch:
+    state: undone
+  when: "'switch' in __bluegreen_gate.undo"
+"""
+
+RETURN = r"""
+ok:
+  description: Whether the run may go on.
+  type: bool
+  returned: with O(check) and O(plan)
+failures:
+  description: C(host), C(step) and C(why) of each host that keeps it from going on.
+  type: list
+  elements: dict
+  returned: with O(check) and O(plan)
+lost:
+  description: Hosts that the run goes on without.
+  type: list
+  elements: str
+  returned: with O(check) and O(plan)
+begun:
+  description: Steps that the run has come to.
+  type: list
+  elements: str
+  returned: with O(check) and O(plan)
+undo:
+  description: What has to be undone, of V(slots), V(switch) and V(traffic). Empty while the run may go on.
+  type: list
+  elements: str
+  returned: with O(check) and O(plan)
+kept:
+  description: Whether the slots keep what a deploy put into them, however the promote after it ends.
+  type: bool
+  returned: with O(check) and O(plan)
+run:
+  description: Id of the run.
+  type: str
+  returned: with O(check) and O(plan)
+hosts:
+  description: Host to its goal (C(color), C(release), C(env), C(already), C(take)), or, with O(switch_times), to seconds since it booted.
+  type: dict
+  returned: with O(check), O(plan) and O(switch_times)
+result:
+  description: V(ok) or V(failed).
+  type: str
+  returned: with O(sum_up)
+reason:
+  description: Why the run failed, in one line.
+  type: str
+  returned: with O(sum_up)
+confirm:
+  description: Host to the color whose deploy was good.
+  type: dict
+  returned: with O(sum_up)
+prune:
+  description: Whether old releases may be removed.
+  type: bool
+  returned: with O(sum_up)
+migrations:
+  description: Versions of the migrations that have run, as the app told them; null if it was not asked.
+  type: list
+  elements: str
+  returned: with O(sum_up)
+in_doubt:
+  description: Whether a host gave no answer, or does not agree with itself.
+  type: bool
+  returned: with O(tell=status)
+report:
+  description: The content of the file.
+  type: str
+  returned: with O(tell=status)
+"""

@@ -1,0 +1,300 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a person reads: lines before a step, reasons of a failure, the status table. Pure; private to this collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named, same
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils._gate import STEPS, first_line, why
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils._plans import held, new_release, not_ready, waits
+
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import (
+        EnvChanges,
+        FailedStep,
+        Gate,
+        Info,
+        Infos,
+        Result,
+    )
+
+# A line names no more variables than these.
+_NAMED = 6
+
+# --- before a step -----------------------------------------------------------------------------------------------------
+
+
+def deploy_lines(infos: Infos, releases: Mapping[str, str | None]) -> list[str]:
+    """One line for each host: what the deploy is about to do."""
+    lines = []
+    for host, info in infos.items():
+        target, new = info["target"], new_release(info, releases.get(host) or "the artifact")
+        live, slot = info["slots"][info["live"]], info["slots"][target]
+        if target != info["live"] and info.get("wanted") and same(new, live):
+            lines.append(f"{host}: live {info['live']} {named(live)}: already live")
+            continue
+        lines.append(
+            f"{host}: live {info['live']} {named(live)} -> deploying {named(new)} to {target}"
+            + _differs(new)
+            + (f" (holds {named(slot)})" if slot["release"] and not same(slot, new) else "")
+        )
+    return lines
+
+
+def switch_lines(infos: Infos, plan: Gate) -> list[str]:
+    """One line for each host: which slot its traffic is about to go to."""
+    lines = []
+    for host, goal in plan["hosts"].items():
+        info = infos[host]
+        if goal["already"]:
+            lines.append(f"{host}: {goal['color']} {named(goal)} is already live{_instead(info)}")
+        else:
+            live, to = info["slots"][info["live"]], info["slots"][goal["color"] or ""]
+            # What goes into the slot only now is compared where it does.
+            differs = _differs(to) if same(to, goal) else ""
+            lines.append(f"{host}: live {info['live']} {named(live)} -> {goal['color']} {named(goal)}{differs}")
+    return lines
+
+
+def _instead(info: Info) -> str:
+    """What a person may have meant who promotes what is already live."""
+    if not held(info, info["idle"]) or not info["slots"][info["idle"]]["promoted_at"]:
+        return ""
+    return f"; {info['idle']} {named(info['slots'][info['idle']])} was live before, and rollback.yml goes back to it"
+
+
+def env_words(changes: EnvChanges | None) -> str:
+    """Names of the variables that differ: C(+NEW, -GONE, ~OTHER_VALUE). Empty if none do."""
+    found = [
+        sign + name
+        for sign, what in (("+", "added"), ("-", "removed"), ("~", "changed"))
+        for name in cast("dict", changes or {}).get(what, [])
+    ]
+    return ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+
+
+def _differs(slot: Mapping) -> str:
+    words = env_words(slot.get("env_changes"))
+    return f" ({words})" if words else ""
+
+
+def migration_lines(results: Mapping[str, Result], command: str) -> list[str]:
+    """What a migration printed, and how many have run.
+
+    :param results: host to result of slot_command with command=migrate.
+    """
+    lines = []
+    for host, result in results.items():
+        lines += [f"  {line}" for line in result["output"]]
+        if not result["output"] and result["migrated"] is None and result["changed"]:
+            lines.append(f"{host}: would migrate with {result['release']}: {command}")
+        elif result["migrated"] is None:
+            lines.append(f"{host}: {command} has run, and does not tell which migrations did")
+        else:
+            lines.append(f"{host}: {_migrated(result['migrated'])}")
+    return lines
+
+
+def _migrated(versions: Sequence[str]) -> str:
+    if not versions:
+        return "no migration was pending"
+    return f"{len(versions)} migration{'s' if len(versions) > 1 else ''} ran: {', '.join(versions)}"
+
+
+# --- the end of a run --------------------------------------------------------------------------------------------------
+
+_AFTER_SWITCH = (
+    "Traffic is on the new slot and was not rolled back. Fix the problem above, then rerun the failed step: rpc.yml with the "
+    "expression for bluegreen_on_live, your own tasks for a hook, stop.yml for a slot that did not stop."
+)
+_NOT_FINISHED = "The operation itself succeeded on every host. The next run from this machine, or unlock.yml, removes the leftover lock."
+
+
+def failure_lines(operation: str, failures: Sequence[FailedStep], hint: str) -> list[str]:
+    """What a person reads when a run failed.
+
+    :param hint: what follows from the failure, and what to do.
+    """
+    lines = [f"{operation} failed on {len(failures)} host{'s' if len(failures) != 1 else ''}:"]
+    for entry in failures:
+        label = STEPS[entry["step"]].label
+        lines += _indented(f"{entry['host']}: {label}: " if label else f"{entry['host']}: ", entry["why"])
+    return lines + _indented("", hint)
+
+
+def reason(operation: str, gate: Gate, after_switch: Gate) -> str:
+    """Why a run failed, or which hosts it went on without, in one line for the history; empty if there is nothing to say."""
+    failures = gate["failures"] + (after_switch["failures"] if gate["ok"] else [])
+    if failures:
+        return " ".join(failure_lines(operation, failures, "")).strip()
+    return " ".join(["went on without", *gate["lost"]]) if gate["lost"] else ""
+
+
+def ending(
+    operation: str,
+    gates: tuple[Gate, Gate, Gate],
+    hint: str,
+    status: Iterable[str],
+    apart: tuple[float, float] | None = None,
+    migrated: Sequence[str] = (),
+) -> dict:
+    """The last words of a run.
+
+    :param gates: of the run itself, of what comes after a switch, and of the finish.
+    :param hint: what follows from a failure of the run itself.
+    :param status: lines of the table.
+    :param apart: seconds between the first and the last switch, and how exactly that is known, if there were several.
+    :param migrated: versions of the migrations that have run.
+    :returns: {"lines", "failed": in one sentence, and empty if nothing did}.
+    """
+    gate, after_switch, finished = gates
+    lines, failed = list(status), []
+    if migrated:
+        lines.append(_migrated(migrated))
+    if apart and gate["ok"]:
+        lines.append(f"all hosts switched within {apart[0] * 1000:.0f} ms (+-{apart[1] * 1000:.0f} ms)")
+    if gate["lost"]:
+        lines.append(
+            f"unreachable and unchanged: {', '.join(gate['lost'])}. "
+            "Once reachable again, rerun the deploy with -e bluegreen_promote=true"
+        )
+    hints = ((gate, hint), (after_switch, _AFTER_SWITCH), (finished, _NOT_FINISHED))
+    for judged, text in hints if gate["ok"] else hints[:1]:
+        if judged["failures"]:
+            lines += failure_lines(operation, judged["failures"], text)
+            failed += [entry["host"] for entry in judged["failures"]]
+    if gate["ok"] and not failed:
+        return {"lines": lines, "failed": ""}
+    on = f" on {', '.join(dict.fromkeys(failed))}" if failed else ""
+    return {"lines": lines, "failed": f"{operation} failed{on}. See the reasons above."}
+
+
+def _indented(head: str, text: str) -> list[str]:
+    first, *rest = str(text).splitlines() or [""]
+    return [f"{head}{first}"] + [f"  {line}" for line in rest]
+
+
+# --- the status --------------------------------------------------------------------------------------------------------
+
+
+def status_lines(infos: Infos) -> list[str]:
+    """The status table: four sources side by side for each host, then what they do not agree on."""
+    head = ["HOST", "FACTS", "LINK", "/deployment_id", "PROCESS", "BLUE", "GREEN"]
+    rows, about, notes = [], [], []
+    for host, info in infos.items():
+        if why(info):
+            rows.append([host, "?", "?", "?", "?", "?", "?"])
+            notes += [f"{host}: {text}" for text in remarks(info)]
+            continue
+        live = info["slots"][info["live"]]
+        rows.append(
+            [
+                host,
+                info["facts"]["live"] or "-",
+                info["link"] or "-",
+                info["deployment_id"] or "-",
+                (live["process_release"] or "unknown release") if live["running"] else "-",
+            ]
+            + [_slot_cell(info, color) for color in COLORS]
+        )
+        notes += [f"{host}: {text}" for text in remarks(info)]
+        differs = env_words(info["slots"][info["idle"]]["env_changes"])
+        if differs:
+            about.append(f"{host}: the environment of {info['idle']} differs from the live one: {differs}")
+    notes += drift(infos)
+    widths = [max(len(row[index]) for row in [head] + rows) for index in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head] + rows]
+    return lines + about + (notes or ["consistent: facts, symlink, nginx and processes agree"])
+
+
+def _slot_cell(info: Info, color: str) -> str:
+    slot = info["slots"][color]
+    if not slot["release"]:
+        return "empty"
+    words = [named(slot), "live" if color == info["live"] else "idle"]
+    if slot["rolled_back"] and color != info["live"]:
+        words.append("rolled-back")
+    return " ".join([*words, health(slot)])
+
+
+def health(slot: Mapping) -> str:
+    """How a slot that holds something is, in a word."""
+    return "healthy" if slot["healthy"] else "unhealthy" if slot["running"] else "stopped"
+
+
+def remarks(info: Info) -> list[str]:
+    """What there is to say about one host beside its row in a table."""
+    reason = why(info)
+    if reason:
+        return ["was not asked" if info.get("skipped") else first_line(reason)]
+    found = list(info["disagreements"]) + list(info.get("not_installed") or [])
+    if info["link"] is None:
+        found.append("is not set up. Run deploy.yml.")
+    if info.get("canary"):
+        found.append(f"canary: {info['canary']} % of the visitors get {info['idle']}")
+    if info.get("maintenance"):
+        found.append("closed for maintenance. To open it: maintenance.yml -e state=off")
+    lock = info["lock"]
+    if lock:
+        found.append(f"locked by {lock['holder']} for {lock['operation']} since {lock['since']}")
+    return found
+
+
+def drift(infos: Infos) -> list[str]:
+    """What to say of a group that serves more than one release: a host was lost, or has joined."""
+    serving: dict[str, list[str]] = {}
+    for host, info in infos.items():
+        live = None if why(info) else held(info, info["live"])
+        if live:
+            serving.setdefault(live, []).append(host)
+    if len(serving) < 2:
+        return []
+    who = "; ".join(f"{release}: {', '.join(hosts)}" for release, hosts in sorted(serving.items()))
+    return [f"the group serves {len(serving)} releases ({who}). To make it one: deploy.yml -e bluegreen_promote=true"]
+
+
+def in_doubt(infos: Infos) -> bool:
+    """Whether a host cannot be trusted: it gave no answer, or its sources do not agree."""
+    return bool(drift(infos)) or any(
+        why(info) or info["disagreements"] or info["link"] is None for info in infos.values()
+    )
+
+
+def next_lines(infos: Infos) -> list[str]:
+    """The commands that can follow: to make live what waits in the idle slots, and to go back."""
+    good = [info for info in infos.values() if not why(info)]
+    waiting = [info["slots"][info["idle"]] for info in good if waits(info)]
+    lines = []
+    if good and all(waits(info) and not not_ready(info["slots"][info["idle"]]) for info in good):
+        color = f" -e color={waiting[0]['color']}" if len({slot["color"] for slot in waiting}) == 1 else ""
+        lines.append(f"to make {_all_named(waiting)} live: promote.yml{color}")
+    goals = [info["rollback"] for info in good if not info["rollback"].get("refused")]
+    if goals:
+        lines.append(f"to go back to {_all_named(goals)}: rollback.yml")
+    return lines
+
+
+def _all_named(slots: Sequence[Mapping]) -> str:
+    """What several hosts hold, in a few words. The id of one environment is another on a host with another cookie."""
+    names = {named(slot) for slot in slots}
+    return " and ".join(names if len(names) == 1 else sorted({slot["release"] for slot in slots}))
+
+
+def history_lines(infos: Infos) -> list[str]:
+    """The history of a group: the lines of all hosts in order of time, newest last."""
+    entries = [
+        (str(entry.get("at")), host, entry) for host, info in infos.items() for entry in info.get("history") or []
+    ]
+    lines = []
+    for at, host, entry in sorted(entries, key=lambda item: item[:2]):
+        ends: list[dict] = [entry.get("from") or {}, entry.get("to") or {}]
+        before, after = (f"{end.get('color') or '-'} {named(end)}" for end in ends)
+        change = f"live {before}" + (f" -> {after}" if before != after else "")
+        text = f"{at}  {host}  {entry.get('operation')}  {entry.get('result')}  {entry.get('seconds')} s  {entry.get('who')}  {change}"
+        lines.append(text + (f"  ({entry['why']})" if entry.get("why") else ""))
+    return lines

@@ -1,0 +1,238 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where each host of a group goes: decided once for all of them, before anything moves. Pure; private to this collection.
+
+Each plan is {"ok", "failures", "lost", "hosts"}, as V(_gate.planned) takes it: C(hosts) has the goal of each host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named, same
+
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import (
+        FailedStep,
+        Gate,
+        Goal,
+        Held,
+        Info,
+        Infos,
+        Result,
+        Slot,
+    )
+
+
+def deploy_plan(infos: Infos, releases: Mapping[str, str | None] | None = None, force: bool = False) -> Gate:
+    """Which slot each host deploys to.
+
+    Refused while nobody knows which slot is live and, without force, for a release that was rolled back from.
+
+    :param releases: host to the id of the release that was installed on it.
+    """
+    failures = []
+    for host, info in infos.items():
+        new = new_release(info, (releases or {}).get(host))
+        if info["live_unknown"]:
+            reason = "; ".join(info["disagreements"])
+            failures.append(_refusal(host, f"cannot tell which slot is live: {reason}. Run setup.yml."))
+        elif _marked(info, new) and not force:
+            failures.append(
+                _refusal(host, f"{named(new)} was rolled back from. To deploy it again: -e bluegreen_force=true")
+            )
+    hosts: dict[str, Goal] = {host: {"color": info["target"]} for host, info in infos.items()}
+    return {"ok": not failures, "failures": failures, "lost": [], "hosts": hosts}
+
+
+def switch_plan(infos: Infos, color: str | None = None, deployed: Mapping[str, Result] | None = None) -> Gate:
+    """Which slot each host switches to.
+
+    With a color, to that one. Without, to the idle slot if what it holds has not been live since it was deployed: a promote
+    that runs twice does not move the traffic back. All hosts are ready before the first one switches.
+
+    :param color: the color that the user named, or V(None).
+    :param deployed: host to result of slot_service, for a run that promotes what it has just deployed.
+    """
+    plan: dict[str, Goal] = {}
+    failures = []
+    waiting = {held(info, info["idle"]) for info in infos.values() if waits(info)}
+    for host, info in infos.items():
+        result = None if deployed is None else deployed.get(host) or {}
+        goal, reason = _switch(info, color, result, bool(waiting))
+        if goal:
+            plan[host] = goal
+        else:
+            failures.append(_refusal(host, reason))
+    return _one_release(plan, failures)
+
+
+def _switch(info: Info, color: str | None, deployed: Result | None, others_wait: bool) -> tuple[Goal | None, str]:
+    """The goal of one host, or why it has none."""
+    if _unsure(info):
+        return None, _unsure(info) or ""
+    idle = info["slots"][info["idle"]]
+    env = None
+    if deployed is not None:
+        to, release, env = deployed.get("color"), deployed.get("release"), deployed.get("env")
+    elif color:
+        to, release = color, held(info, color)
+    elif not held(info, info["live"]) and not idle["release"]:
+        to, release = info["idle"], None
+    elif idle["rolled_back"] and not others_wait:
+        return None, (
+            f"{info['idle']} holds {named(idle)}, which was rolled back from. "
+            f"To promote it anyway: -e color={info['idle']}"
+        )
+    else:
+        to = info["idle"] if waits(info) else info["live"]
+        release = held(info, to)
+    if not to or not release:
+        return None, f"{to or 'the slot'} holds no release. Run deploy.yml first."
+    already = to == info["live"]
+    reason = not_ready(info["slots"][to]) if not already and deployed is None else None
+    if reason:
+        return None, f"{to} ({release}) {reason}"
+    return {"color": to, "release": release, "env": env or info["slots"][to]["env"], "already": already}, ""
+
+
+def canary_plan(infos: Infos, percent: int) -> Gate:
+    """Whether a share of the visitors may get the idle slot. Taking the share away is always possible."""
+    plan: dict[str, Goal] = {}
+    failures = []
+    for host, info in infos.items():
+        reason = _unsure(info) or (_no_canary(info) if percent else None)
+        if reason:
+            failures.append(_refusal(host, reason))
+        else:
+            plan[host] = {"release": held(info, info["idle"]) if percent else None}
+    return _one_release(plan, failures) if percent else {"ok": not failures, "failures": failures, "lost": []}
+
+
+def _no_canary(info: Info) -> str | None:
+    idle = info["slots"][info["idle"]]
+    if [path for path in info["setup_needed"] if path.endswith((".conf", "/site.sha256"))]:
+        return "its site does not support canaries yet. Run setup.yml."
+    if not idle["release"]:
+        return f"{info['idle']} holds no release. Run deploy.yml first."
+    reason = not_ready(idle)
+    return f"{info['idle']} ({idle['release']}) {reason}" if reason else None
+
+
+def rollback_plan(infos: Infos, force: bool = False) -> Gate:
+    """Where each host rolls back to.
+
+    Refused, without force, if migrations have run since, as far as the app tells: the previous release does not know them.
+    """
+    plan: dict[str, Goal] = {}
+    failures = []
+    # Killed while it freed its locks, a rollback has ended on some hosts and died on others: it is finished on all of them.
+    died = {(info["last_run"] or {}).get("run") for info in infos.values() if _went_back(info, ("died",))}
+    for host, info in infos.items():
+        goal = info["rollback"]
+        if _unsure(info):
+            failures.append(_refusal(host, _unsure(info) or ""))
+        elif _went_back(info, ("died", "ok")) and (info["last_run"] or {}).get("run") in died:
+            live = info["slots"][info["live"]]
+            plan[host] = {
+                **{"release": live["release"], "env": live["env"], "color": info["live"]},
+                **{"take": False, "already": True},
+            }
+        elif goal.get("refused"):
+            failures.append(_refusal(host, goal["refused"]))
+        elif _migrated_since(info, goal["release"]) and not force:
+            names = ", ".join(_migrated_since(info, goal["release"]))
+            failures.append(
+                _refusal(
+                    host,
+                    f"migrations have run since {goal['release']} was live: {names}. Undo them, or, if that release can "
+                    "work with them: -e bluegreen_force=true",
+                )
+            )
+        else:
+            plan[host] = {**goal, "already": False}
+    return _one_release(plan, failures)
+
+
+# --- what the plans are made of ----------------------------------------------------------------------------------------
+
+
+def held(info: Info, color: str) -> str | None:
+    """The release in a slot."""
+    return info["slots"][color]["release"]
+
+
+def new_release(info: Info, release: str | None) -> Held:
+    """What a deploy brings to a host: {"release", "env", "env_changes"}, as far as that is known yet."""
+    return {"release": release, "env": "", "env_changes": None, **(info.get("wanted") or {})}  # type: ignore[typeddict-item]
+
+
+def waits(info: Info) -> bool:
+    """Whether the idle slot holds something that has not been live since it was deployed."""
+    idle = info["slots"][info["idle"]]
+    return bool(idle["release"] and not idle["promoted_at"] and not idle["rolled_back"])
+
+
+def not_ready(slot: Slot) -> str | None:
+    """Why a slot cannot take the traffic; V(None) if it can."""
+    if slot["pending"]:
+        return f"is left over from an interrupted deploy ({slot['pending']['at']}). Run deploy.yml again."
+    if not slot["healthy"]:
+        return f"is not healthy: {slot['health']} on port {slot['port']}. Run deploy.yml with the same artifact to restart it."
+    return None
+
+
+def _marked(info: Info, new: Held) -> bool:
+    """Whether this was rolled back from. A release that is live by now is not bad as such."""
+    is_live = new["release"] == held(info, info["live"])
+    return any(same(mark, new) for mark in info["rolled_back"] if mark["env"] or not is_live)
+
+
+def _unsure(info: Info) -> str | None:
+    """Why a host must not be switched at all; V(None) if it may."""
+    if info["link"] is None and not info["live_unknown"]:
+        return "is not set up. Run deploy.yml."
+    if info["live_unknown"]:
+        return "; ".join(info["disagreements"]) or "cannot tell which slot is live"
+    return None
+
+
+def _went_back(info: Info, results: tuple[str, ...]) -> bool:
+    """Whether the last run here was a rollback that switched, and ended in one of these ways.
+
+    A rollback that is run again to finish one that was killed must not go back one release further.
+    """
+    last = info.get("last_run") or {}
+    to = last.get("to") or {}
+    return (
+        last.get("operation") == "rollback"
+        and last.get("result") in results
+        and to != last.get("from")
+        and to.get("color") == info["live"]
+        and same({"release": None, **to}, info["slots"][info["live"]])
+    )
+
+
+def _migrated_since(info: Info, release: str | None) -> list[str]:
+    """Migrations that the live release knows and another does not; none where either is not known."""
+    now = info["migrations"].get(held(info, info["live"]) or "")
+    then = info["migrations"].get(release or "")
+    return [] if now is None or then is None else [version for version in now if version not in then]
+
+
+def _refusal(host: str, reason: str) -> FailedStep:
+    return {"host": host, "step": "plan", "why": reason}
+
+
+def _one_release(plan: dict[str, Goal], failures: list[FailedStep]) -> Gate:
+    """Refuse to leave a group on different releases."""
+    if len({goal["release"] for goal in plan.values()}) > 1:
+        for host, goal in plan.items():
+            failures.append(
+                _refusal(
+                    host, f"would switch to {goal['release']}, other hosts to another release. Deploy to all first."
+                )
+            )
+    return {"ok": bool(plan) and not failures, "failures": failures, "lost": [], "hosts": plan}
