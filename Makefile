@@ -10,9 +10,9 @@ MOLECULE = env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/$(1)/molecule.yml' B
   BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/molecule $(or $(DO),test) -s $(1)
 REPOSITORY := https://github.com/beamops/bluegreen
 
-.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-traffic test-walk test-vagrant bench mutants lint sanity units galaxy docs ready molecule matrix collection clean
+.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-traffic test-walk test-vagrant bench mutants lint sanity units galaxy docs reference release ready molecule matrix collection clean
 
-help: ## Say what there is
+help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 venv: $(VENV)/.done ## Make the virtual environment, with the collection in it
@@ -44,8 +44,9 @@ demo-picture: venv ## Run the demo, and make docs/demo.svg of what it prints
 test: ## Everything: lint, sanity, units, molecule on containers
 	@scripts/test
 
-lint: venv ## ansible-lint (production), yamllint, ruff
+lint: venv ## ansible-lint (production), yamllint, ruff, mypy
 	@$(RUN) ruff check .
+	@$(RUN) MYPYPATH="$(CURDIR)/$(VENV)/collections" mypy -p ansible_collections.beamops.bluegreen.plugins
 	@$(RUN) yamllint --strict .
 	@$(RUN) ansible-lint --offline --profile production
 
@@ -56,13 +57,17 @@ units: venv ## Unit and property tests, and the site in real nginxes
 	@scripts/need nginx openssl
 	@$(RUN) pytest -q tests/unit
 
+reference: venv ## Write docs/variables.md and docs/playbooks.md from the sources
+	@$(RUN) python docs/reference.py
+
 galaxy: collection ## What Galaxy checks of a collection that is published
 	@cd build/tarball && { $(RUN) python -m galaxy_importer.main *.tar.gz >../galaxy.log 2>&1 || { tail -n 20 ../galaxy.log; exit 1; }; }
 	@! grep -E '^(WARNING|ERROR)' build/galaxy.log
 
 docs: collection ## The documentation site, in build/docs/html
-	@rm -rf build/docs && mkdir -p -m 755 build/docs/source && cp docs/*.svg docs/conf.py build/docs/source/
-	@for page in docs/*.md; do sed -E 's#(\]\(|\]: )\.\./#\1$(REPOSITORY)/blob/main/#' $$page >build/docs/source/$${page##*/}; done
+	@rm -rf build/docs && mkdir -p -m 755 build/docs/source/how-to && cp docs/*.svg docs/conf.py build/docs/source/
+	@for page in docs/*.md; do sed -E 's#(\]\(|\]: )\.\./#\1$(REPOSITORY)/blob/main/#' $$page >build/docs/source/$${page#docs/}; done
+	@cp docs/how-to/*.md build/docs/source/how-to/
 	@ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) $(RUN) antsibull-docs collection --use-current --fail-on-error \
 	  --dest-dir build/docs/source beamops.bluegreen >build/docs/antsibull.log || { cat build/docs/antsibull.log; exit 1; }
 	@$(RUN) sphinx-build -q -W --keep-going -b html build/docs/source build/docs/html

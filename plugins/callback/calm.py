@@ -9,7 +9,7 @@ DOCUMENTATION = """
 name: calm
 type: stdout
 short_description: A line for each step with the seconds it took, and what the playbooks say
-version_added: 0.2.0
+version_added: 1.0.0
 description:
   - Steps that touch a host, how long they took, and where they changed something. What fails, with its reason. Nothing else, so
     that the plan, the table and the reasons that the playbooks of this collection print can be read.

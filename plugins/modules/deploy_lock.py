@@ -88,7 +88,7 @@ options:
       - With O(confirm), that what the slot holds was meant, though it was rolled back from. It may be promoted like any other then.
     type: bool
     default: false
-    version_added: 0.2.0
+    version_added: 1.0.0
   keep_releases:
     description:
       - For V(absent), how many releases to keep beside those in slots and the last one that was live. Without it none is removed.

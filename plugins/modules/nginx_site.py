@@ -39,7 +39,7 @@ options:
       - Path of a site of somebody else that this one takes the place of, in one reload. It stays beside where it was, under a name
         that begins with a dot and that nginx does not include. It is back where it was when anything fails.
     type: path
-    version_added: 0.2.0
+    version_added: 1.0.0
   certificate:
     description: Path of the certificate that the site names. It is refused when it is missing, not valid now, or not of O(key).
     type: path

@@ -32,7 +32,7 @@ options:
     description: Fail with this message once they are printed; not where it is empty.
     type: str
     default: ""
-    version_added: 0.2.0
+    version_added: 1.0.0
 """
 
 EXAMPLES = r"""

@@ -53,7 +53,7 @@ options:
     description: Id of the former environment that V(deployed) brings back, as RV(env) told it.
     type: str
     default: ''
-    version_added: 0.2.0
+    version_added: 1.0.0
   run_id:
     description: Name of the run, kept with the former content.
     type: str

@@ -15,8 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TextIO
 
 # Options of ansible-playbook that ask a person, or that make it leave out tasks.
 _ASKING = ("-K", "--ask-become-pass", "-k", "--ask-pass", "-J", "--ask-vault-password", "--ask-vault-pass", "--step")
@@ -70,13 +70,13 @@ def is_dead(controller: object) -> bool:
 class _Outlives:
     """A text stream that turns into /dev/null when its reader is gone."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _attempt(self, method, *args):
+    def _attempt(self, method: Callable[..., Any], *args: str) -> Any:
         try:
             return method(*args)
         except BrokenPipeError:
@@ -86,10 +86,10 @@ class _Outlives:
             # What is in its buffer goes there too.
             return method(*args)
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         return self._attempt(self._stream.write, text)
 
-    def flush(self):
+    def flush(self) -> None:
         return self._attempt(self._stream.flush)
 
 

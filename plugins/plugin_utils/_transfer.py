@@ -102,7 +102,7 @@ def report_progress(path: str, tell: Callable[[str], object]) -> Iterator[None]:
     """
     ended, whole, began = threading.Event(), os.path.getsize(path), time.monotonic()
 
-    def watch():
+    def watch() -> None:
         while not ended.wait(_TELL_SECONDS):
             sent = _read_so_far(os.path.realpath(path))
             if sent:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -28,10 +29,23 @@ def test_every_variable_has_a_default_a_specification_and_a_check():
     assert {f"bluegreen_{name}" for name in used} <= set(spec)
 
 
-def test_every_variable_is_in_the_readme():
-    text = (TOP / "README.md").read_text()
-    spec = load("roles/preflight/meta/argument_specs.yml")["argument_specs"]["variables"]["options"]
-    assert [name for name in spec if f"`{name}`" not in text] == []
+def documents():
+    """Everything that a person reads first."""
+    return [TOP / "README.md", *(TOP / "docs").rglob("*.md")]
+
+
+def test_the_reference_pages_say_what_the_sources_say():
+    """`make reference` writes them."""
+    spec = importlib.util.spec_from_file_location("reference", TOP / "docs/reference.py")
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    for page, write in reference.PAGES.items():
+        assert (TOP / "docs" / page).read_text() == write(), f"{page} is out of date: make reference"
+    listed = [name for names in reference.groups().values() for name in names]
+    options = load("roles/preflight/meta/argument_specs.yml")["argument_specs"]["variables"]["options"]
+    assert sorted(listed) == sorted(options)
+    public = {path.stem for path in (TOP / "playbooks").glob("*.yml") if not path.name.startswith("_")}
+    assert set(reference.descriptions()) == public
 
 
 def test_action_groups_hold_the_modules_that_take_their_options():
@@ -55,23 +69,35 @@ def test_every_playbook_is_in_the_readme():
     assert [name for name in names if f"`{name}" not in text] == []
 
 
+def test_the_version_is_the_same_everywhere():
+    version = load("galaxy.yml")["version"]
+    assert version.count(".") == 2
+    released = set(load("changelogs/changelog.yaml")["releases"])
+    fragments = list((TOP / "changelogs/fragments").glob("*.yml"))
+    # Either it waits in fragments, or it is in the changelog.
+    assert (version in released) != bool(fragments)
+    known = released | {version}
+    for path in [*(TOP / "plugins").rglob("*.py"), *(TOP / "plugins").rglob("*.yml")]:
+        assert set(re.findall(r"version_added: ([\d.]+)", path.read_text())) <= known, path
+
+
 def test_the_virtual_machine_is_the_same_everywhere():
     """Vagrantfile, inventory, scenario and how-to name one machine and one port."""
     inventory = "".join(path.read_text() for path in (TOP / "inventories/vagrant").rglob("*.yml"))
     for text in ((TOP / "Vagrantfile").read_text(), inventory):
         assert "bluegreen-web1" in text
-    for path in ("Vagrantfile", "docs/how-to.md", "molecule/vagrant/molecule.yml"):
+    for path in ("Vagrantfile", "docs/how-to/virtual-machine.md", "molecule/vagrant/molecule.yml"):
         assert "18980" in (TOP / path).read_text(), path
     assert {"bluegreen_app", "bluegreen_domain"} <= set(re.findall(r"bluegreen_\w+", inventory))
 
 
 def test_no_document_has_a_gap():
-    for path in [TOP / "README.md", *(TOP / "docs").glob("*.md")]:
+    for path in documents():
         assert re.findall(r"\b(?:TABLE|FAULTS|TODO|[A-Z]+_LINE)(?:_[A-Z]+)?\b", path.read_text()) == [], path
 
 
 def test_every_link_leads_somewhere():
-    for path in [TOP / "README.md", *(TOP / "docs").glob("*.md")]:
+    for path in documents():
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
             assert target.startswith("http") or (path.parent / target).exists(), f"{path}: {target}"
 
@@ -79,7 +105,7 @@ def test_every_link_leads_somewhere():
 def typed():
     """Every ansible-playbook that a document tells to type: (document, words)."""
     found = []
-    for path in [TOP / "README.md", *(TOP / "docs").glob("*.md"), TOP / "roles/init/templates/README.md.j2"]:
+    for path in [*documents(), TOP / "roles/init/templates/README.md.j2"]:
         for line in path.read_text().splitlines():
             if line.startswith("ansible-playbook "):
                 found.append((path.name, shlex.split(re.sub(r"{{.*?}}", "my_app", line), comments=True)))
@@ -116,8 +142,7 @@ def test_every_command_of_the_documents_names_a_playbook_and_variables_that_exis
 def test_every_variable_that_a_document_sets_exists():
     known = set(load("roles/preflight/meta/argument_specs.yml")["argument_specs"]["variables"]["options"])
     for path in [
-        TOP / "README.md",
-        *(TOP / "docs").glob("*.md"),
+        *documents(),
         *(TOP / "roles/init/templates/group_vars").rglob("*.j2"),
     ]:
         named = set(re.findall(r"\bbluegreen_[a-z_]+", path.read_text()))

@@ -106,8 +106,9 @@ def test_what_a_person_reads_when_a_run_failed():
 FINE = {"ok": True, "failures": [], "lost": []}
 
 
-def ending(gate=FINE, after_switch=FINE, finished=FINE, status=(), **more):
-    return _messages.ending("deploy", ({**FINE, **gate}, after_switch, finished), "Repair it.", status, **more)
+def ending(gate=None, after_switch=None, finished=None, status=(), **more):
+    gates = ({**FINE, **(gate or {})}, after_switch or FINE, finished or FINE)
+    return _messages.ending("deploy", gates, "Repair it.", status, **more)
 
 
 def test_the_last_words_of_a_run():

@@ -144,32 +144,49 @@ def test_every_option_of_every_module_has_a_row():
     assert found == wanted
 
 
+DOCUMENTS = (
+    "README.md",
+    "docs/comparison.md",
+    "docs/how-to",
+    "docs/reliability.md",
+    "docs/zero-downtime.md",
+    "docs/tutorial.md",
+    "docs/coming-from.md",
+)
+
+
+def text_of(path):
+    """The text of a document, or of all documents in a folder."""
+    place = TOP / path
+    return "\n".join(page.read_text() for page in sorted(place.glob("*.md"))) if place.is_dir() else place.read_text()
+
+
 def promises(path):
     """What a document promises: its table rows that say yes, its bold points, its headings."""
-    text = (TOP / path).read_text()
+    text = text_of(path)
     if path == "README.md":
-        part = text.partition("\n## What it does")[2].partition("\n## ")[0]
-        found = set(re.findall(r"^- \*\*(.+?)\*\*", part, re.MULTILINE))
-        table = text.partition("\n## Beside others")[2].partition("\n## ")[0]
-        found |= set(re.findall(r"^\| ([^|]+?) \| (?:yes|a lock)", table, re.MULTILINE))
-        undo = text.partition("\n## How to undo")[2].partition("\n## ")[0]
-        return found | set(re.findall(r"^\| ((?!you want|---)[^|]+?) \|", undo, re.MULTILINE))
+        part = text.partition("\n## Features")[2].partition("\n## ")[0]
+        undo = text.partition("\n## Undo")[2].partition("\n## ")[0]
+        return set(re.findall(r"^- \*\*(.+?)\*\*", part, re.MULTILINE)) | set(
+            re.findall(r"^\| ((?!you want|---)[^|]+?) \|", undo, re.MULTILINE)
+        )
+    if path == "docs/comparison.md":
+        return set(re.findall(r"^\| ([^|]+?) \| (?:yes|a lock|the next run)", text, re.MULTILINE))
     if path == "docs/reliability.md":
         found = set(re.findall(r"^\d\. \*\*(.+?)\*\*", text, re.MULTILINE))
         table = text.partition("\n## How it holds")[2].partition("\n## ")[0]
         return found | set(re.findall(r"^\| ((?!where it|---)[^|]+?) \|", table, re.MULTILINE))
+    if path == "docs/how-to":
+        return set(re.findall(r"^# ([A-Z].+)$", text, re.MULTILINE))
     return set(re.findall(r"^## (.+)$", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize(
-    "path", ["README.md", *(f"docs/{name}.md" for name in ("how-to", "reliability", "zero-downtime", "tutorial"))]
-)
+@pytest.mark.parametrize("path", DOCUMENTS)
 def test_every_promise_of_the_documents_has_a_row(path):
     missing = promises(path) - set(LEDGER["documents"][path])
     assert not missing, f"{path}: {sorted(missing)}"
     # A row for what no document says any more proves nothing to anybody.
-    text = (TOP / path).read_text()
-    assert [name for name in LEDGER["documents"][path] if name not in text] == []
+    assert [name for name in LEDGER["documents"][path] if name not in text_of(path)] == []
 
 
 def test_every_row_names_tests_that_exist():

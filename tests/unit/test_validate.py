@@ -411,12 +411,14 @@ SAYS = [
     (
         _validate.check_hooks,
         ("x",),
-        "bluegreen_hooks must be a mapping of before_install, after_install, before_start, after_start, before_promote, after_promote to lists of task files (got 'x')",
+        "bluegreen_hooks must be a mapping of before_install, after_install, before_start, after_start, before_promote, after_promote "
+        "to lists of task files (got 'x')",
     ),
     (
         _validate.check_hooks,
         ({"before_lunch": []},),
-        "each key of bluegreen_hooks must be before_install or after_install or before_start or after_start or before_promote or after_promote (got 'before_lunch')",
+        "each key of bluegreen_hooks must be before_install or after_install or before_start or after_start or before_promote or "
+        "after_promote (got 'before_lunch')",
     ),
     (
         _validate.check_hooks,

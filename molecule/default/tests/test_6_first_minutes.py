@@ -110,17 +110,15 @@ def test_the_tutorial_works_as_it_is_written(folder, site):
     assert "promote.yml -e color=" in said[2] and "rollback" in said[5] and "consistent:" in said[5]
 
 
-def sections():
-    """The sections of docs/how-to.md that have something to type: {title: [(yaml or sh, text)]}."""
+def guides():
+    """The how-to guides that have something to type: {name: [(yaml or sh, text)]}."""
     found = {}
-    for section in page("how-to.md").split("\n## ")[1:]:
-        blocks = re.findall(r"```(sh|yaml)\n(.*?)```", section, re.DOTALL)
+    for name in sorted(os.listdir(os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "docs/how-to"))):
+        blocks = re.findall(r"```(sh|yaml)\n(.*?)```", page(f"how-to/{name}"), re.DOTALL)
         if any(kind == "sh" for kind, _text in blocks):
-            found[section.splitlines()[0]] = blocks
+            found[name.removesuffix(".md")] = blocks
     # The one has a test of its own, the other is what `make test-vagrant` is for.
-    return {
-        title: found[title] for title in found if not title.startswith(("Deploy an app that is not", "Follow along"))
-    }
+    return {name: blocks for name, blocks in found.items() if name not in ("other-languages", "virtual-machine")}
 
 
 @pytest.fixture
@@ -135,12 +133,12 @@ def certificate(host):
     host.check_output("sudo rm -r /etc/letsencrypt")
 
 
-@pytest.mark.parametrize("title", sections())
-def test_what_the_how_tos_tell_works(folder, certificate, site, title):
+@pytest.mark.parametrize("name", guides())
+def test_what_the_how_tos_tell_works(folder, certificate, site, name):
     variant(artifact("sample_app-0.1.1"), str(folder.path / "deploy/sample_app-0.1.1.tar.gz"))
     variables = folder.path / "deploy/group_vars/bluegreen/of_this_section.yml"
     try:
-        for kind, text in sections()[title]:
+        for kind, text in guides()[name]:
             if kind == "yaml":
                 variables.write_text(text)
                 continue

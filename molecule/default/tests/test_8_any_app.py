@@ -1,7 +1,7 @@
 # Copyright: the beamops.bluegreen contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An app that is not Elixir goes through the same playbooks: the example of docs/how-to.md, as it stands there."""
+"""An app that is not Elixir goes through the same playbooks: the example of docs/how-to/other-languages.md, as it stands there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import subprocess
 import yaml
 from support.bluegreen import Client, Site
 
-PAGE = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "docs" / "how-to.md"
-SECTION = PAGE.read_text().split("## Deploy an app that is not Elixir")[1].split("\n## ")[0]
-MAKING = re.search(r"```sh\n(.*?)```", SECTION, re.DOTALL)[1]
-HELLO = yaml.safe_load(re.search(r"```yaml\n(.*?)```", SECTION, re.DOTALL)[1])
+PAGE = (pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "docs/how-to/other-languages.md").read_text()
+MAKING = re.search(r"```sh\n(.*?)```", PAGE, re.DOTALL)[1]
+HELLO = yaml.safe_load(re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1])
 
 
 def artifact(folder, version):
