@@ -44,11 +44,13 @@ demo-picture: venv ## Run the demo, and make docs/demo.svg of what it prints
 test: ## Everything: lint, sanity, units, molecule on containers
 	@scripts/test
 
-lint: venv ## ansible-lint (production), yamllint, ruff, mypy
+lint: venv ## ansible-lint (production), yamllint, ruff, mypy, proselint
 	@$(RUN) ruff check .
 	@$(RUN) MYPYPATH="$(CURDIR)/$(VENV)/collections" mypy -p ansible_collections.beamops.bluegreen.plugins
 	@$(RUN) yamllint --strict .
 	@$(RUN) ansible-lint --offline --profile production
+	@$(RUN) check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(RUN) proselint check --config .proselint.json README.md SECURITY.md CONTRIBUTING.md docs/*.md docs/how-to/*.md
 
 sanity: venv ## ansible-test sanity
 	@$(RUN) tests/sanity
@@ -77,6 +79,9 @@ collection: venv ## Build the tarball, and install it below build/installed
 	@rm -rf build/tarball $(INSTALLED) && mkdir -p build/tarball
 	@$(RUN) ansible-galaxy collection build --output-path build/tarball . >/dev/null
 	@$(RUN) ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) ansible-galaxy collection install --offline --force -p $(INSTALLED) build/tarball/*.tar.gz >/dev/null
+
+release: venv ## Make the changelog, the tarball and its SHA-256 in build/release, and check them
+	@$(RUN) scripts/release
 
 ready: venv artifacts collection ## What molecule needs: artifacts, the installed collection, a Docker engine, the image
 	@scripts/need docker dockerd mmdebstrap ssh
