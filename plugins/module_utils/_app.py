@@ -8,10 +8,15 @@ from __future__ import annotations
 import grp
 import os
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _files, _slots, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
+
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Facts, Held
 
 # The options that every module takes: which app, and where it lives. Documented in the fragment of the same name.
 APP_OPTIONS = dict(
@@ -38,7 +43,7 @@ MARK = "beamops.bluegreen"
 class App:
     """Paths of one app, and what its symlinks and files say."""
 
-    def __init__(self, params):
+    def __init__(self, params: Mapping[str, Any]) -> None:
         """Check the options that came in. Raises: Refused."""
         self.name = _validate.check_app(params["app"])
         self.root = _validate.check_path(params["root"], "bluegreen_root")
@@ -61,48 +66,48 @@ class App:
         self.former_static = f"{self.root}/former-static"
         self.facts_file = f"{facts_dir}/{self.name}.fact"
 
-    def slot(self, color):
+    def slot(self, color: str) -> str:
         return f"{self.root}/slots/{color}"
 
-    def env_file(self, color):
+    def env_file(self, color: str) -> str:
         return f"{self.slot(color)}/env"
 
-    def env_former(self, color):
+    def env_former(self, color: str) -> str:
         """The env that a slot had before the deploy that is under way; gone once the deploy is confirmed."""
         return f"{self.slot(color)}/env.former"
 
-    def journal(self, color):
+    def journal(self, color: str) -> str:
         """Says what a slot held before the deploy that is under way; gone once the deploy is confirmed."""
         return f"{self.slot(color)}/deploy.json"
 
-    def state_dir(self, color):
+    def state_dir(self, color: str) -> str:
         """The one place that a slot's process may write to."""
         return f"{self.root}/state/{color}"
 
-    def canary(self, color):
+    def canary(self, color: str) -> str:
         """A file for each percent of the visitors that gets this slot while it is idle."""
         return f"{self.root}/canary/{color}"
 
-    def canary_percent(self, color):
+    def canary_percent(self, color: str) -> int:
         try:
             return len(os.listdir(self.canary(color)))
         except FileNotFoundError:
             return 0
 
-    def former_env(self, release, env):
+    def former_env(self, release: str, env: str) -> str:
         """The env file of what was live and has lost its slot to a later deploy.
 
         :param env: its id; V('') for the one file of a release that an older version of this collection kept.
         """
         return f"{self.root}/former/{release}.{env}.env" if env else f"{self.root}/former/{release}.env"
 
-    def former_envs(self):
+    def former_envs(self) -> list[Held]:
         """What was live, has lost its slot, and could be put into one again: {"release", "env"} for each file of V(former_env)."""
         try:
             names = os.listdir(f"{self.root}/former")
         except (FileNotFoundError, PermissionError):
             return []
-        found = []
+        found: list[Held] = []
         for name in sorted(name[: -len(".env")] for name in names if name.endswith(".env")):
             try:
                 release, _dot, env = name.rpartition(".")
@@ -112,21 +117,21 @@ class App:
                 found.append({"release": name, "env": ""})
         return found
 
-    def migrations_file(self, release):
+    def migrations_file(self, release: str) -> str:
         return f"{self.root}/former/{release}.migrations"
 
-    def proven(self, color):
+    def proven(self, color: str) -> str:
         """There once something in a slot was proven healthy, until the slot is empty again: without it nginx sends nobody there."""
         return f"{self.slot(color)}/proven"
 
-    def wanted_site(self):
+    def wanted_site(self) -> dict[str, str]:
         """How the site is to be reached: {"listen", "tls_listen", "domain"}."""
         return {"listen": self.listen, "tls_listen": self.tls_listen, "domain": self.domain}
 
-    def has_site(self):
+    def has_site(self) -> bool:
         return os.path.exists(f"{self.nginx_conf_dir}/conf.d/{self.name}.conf")
 
-    def site(self):
+    def site(self) -> dict[str, str]:
         """How the site is reached now, as V(wanted_site): what is wanted may not be installed yet."""
         text = _files.read_text(f"{self.nginx_conf_dir}/conf.d/{self.name}.conf") or ""
         listens = re.findall(r"^\s*listen ([0-9.:]+)( ssl)?\b", text, re.MULTILINE)
@@ -137,10 +142,10 @@ class App:
         tls = encrypted[0] if encrypted else ""
         return {"listen": (plain or [self.listen])[0], "tls_listen": tls, "domain": domain.group(1)}
 
-    def release_dir(self, release):
+    def release_dir(self, release: str) -> str:
         return f"{self.releases}/{release}"
 
-    def live_color(self):
+    def live_color(self) -> str | None:
         """The color that C(live) points to, or V(None) where the host is not set up. Raises: Failure."""
         try:
             target = os.readlink(self.live)
@@ -158,7 +163,7 @@ class App:
             raise Failure(f"{self.slot(color)}/is-{color} is missing, so nginx cannot tell the slot. Run setup.yml.")
         return color
 
-    def slot_content(self, color):
+    def slot_content(self, color: str) -> Held | None:
         """What a slot holds: {"release", "env", "sha256"}, or V(None)."""
         try:
             target = os.readlink(f"{self.slot(color)}/release")
@@ -169,7 +174,7 @@ class App:
         about = _files.read_json(f"{self.release_dir(release)}/.bluegreen.json") or {}
         return {"release": release, "env": _envfile.env_id(self.env(color)), "sha256": about.get("sha256", "")}
 
-    def installed_releases(self):
+    def installed_releases(self) -> list[str]:
         """Ids of the releases on this host, newest first by the time they were unpacked."""
         try:
             names = os.listdir(self.releases)
@@ -186,12 +191,12 @@ class App:
                 found.append((about.get("installed_at", ""), name))
         return [name for _at, name in sorted(found, reverse=True)]
 
-    def release_files(self, release):
+    def release_files(self, release: str) -> dict[str, str]:
         """Name to SHA-256 of the files of a release; empty where that was not written down."""
         found = _files.read_json(f"{self.release_dir(release)}/.files.json")
         return found if isinstance(found, dict) else {}
 
-    def migrations(self):
+    def migrations(self) -> dict[str, list[str]]:
         """Release to the versions of the migrations that had run when it was deployed, where that was written down."""
         found = {}
         for release in self.installed_releases():
@@ -200,10 +205,10 @@ class App:
                 found[release] = versions
         return found
 
-    def facts_as_written(self):
+    def facts_as_written(self) -> tuple[Facts, str | None]:
         return _slots.parse_facts(_files.read_text(self.facts_file))
 
-    def facts(self):
+    def facts(self) -> Facts:
         """The facts as they ought to be now."""
         return _slots.reconcile(
             self.facts_as_written()[0],
@@ -213,7 +218,7 @@ class App:
             _files.now(),
         )
 
-    def write_facts(self, facts):
+    def write_facts(self, facts: Facts) -> bool:
         """Returns whether that changed the file."""
         if self.facts_as_written()[0] == facts and os.path.exists(self.facts_file):
             return False
@@ -221,18 +226,18 @@ class App:
         _files.write_json(self.facts_file, facts)
         return True
 
-    def env(self, color):
+    def env(self, color: str) -> dict[str, str]:
         """The env a slot's file holds, as a mapping; empty where there is none."""
         return _envfile.parse(_files.read_text(self.env_file(color)) or "")
 
-    def wanted_env(self, color, packed):
+    def wanted_env(self, color: str, packed: str) -> dict[str, str]:
         """The env that a slot would get with the user's variables, packed by the filter C(slot_env), as a mapping."""
         cookie = (_files.read_text(self.cookie) or "").strip()
         user = _envfile.unpack(packed)
         return _envfile.slot_env(user, color, self.ports[color], self.name, self.state_dir(color), cookie, self.domain)
 
 
-def claimed_ports(app):
+def claimed_ports(app: App) -> list[str]:
     """Sentences if another app of this collection has a port that is wanted: its site sends its visitors there."""
     found, folder = [], f"{app.nginx_conf_dir}/conf.d"
     names = os.listdir(folder) if os.path.isdir(folder) else []
@@ -252,13 +257,13 @@ def claimed_ports(app):
     return found
 
 
-def port_conflicts(app, live):
+def port_conflicts(app: App, live: str | None) -> list[str]:
     """Sentences if the ports that are wanted would leave nginx and the live slot on two different ones.
 
     The site names the ports of both slots, and the live process keeps the one it was started with.
     """
     port = app.env(live).get("PORT") if live else None
-    if not port or port == str(app.ports[live]):
+    if not live or not port or port == str(app.ports[live]):
         return []
     return [
         f"{live} is live on port {port}, and bluegreen_ports.{live} says {app.ports[live]}, so nginx would lose it. "
@@ -266,13 +271,13 @@ def port_conflicts(app, live):
     ]
 
 
-def drop_journal(app, color):
+def drop_journal(app: App, color: str) -> None:
     """Let go of what a slot held before its last deploy."""
     _files.remove(app.journal(color))
     _files.remove(app.env_former(color))
 
 
-def has_token(app, token):
+def has_token(app: App, token: str) -> bool:
     """Whether just this preview token is set; an empty one stands for none."""
     try:
         names = os.listdir(app.preview)
@@ -281,14 +286,14 @@ def has_token(app, token):
     return [name for name in names if not name.startswith("smoke-")] == ([token] if token else [])
 
 
-def end_canary(app, color):
+def end_canary(app: App, color: str) -> None:
     """Nobody gets a share of a slot that is about to be live, or to stop."""
     folder = app.canary(color)
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
         _files.remove(f"{folder}/{name}")
 
 
-def static_dir(app, release):
+def static_dir(app: App, release: str) -> str | None:
     """Where a release has its static files, priv/static of the app, or of the one app in it that has any; V(None) if none."""
     lib = f"{app.release_dir(release)}/lib"
     try:
@@ -303,7 +308,7 @@ def static_dir(app, release):
     return f"{lib}/{found[0]}/priv/static" if len(found) == 1 else None
 
 
-def group_of(app_name):
+def group_of(app_name: str) -> int | None:
     """The numeric group of the app's user, or V(None) where there is no such user (the embedded default)."""
     if os.geteuid() != 0:
         return None

@@ -16,6 +16,8 @@ import shutil
 import stat
 import tarfile
 import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import check_version
@@ -31,7 +33,7 @@ class MissingFile(Exception):
     """A delta omits a file that is not there (any more)."""
 
 
-def sha256_of(path):
+def sha256_of(path: str) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         for block in iter(lambda: stream.read(_BLOCK), b""):
@@ -39,7 +41,7 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
-def _safe_name(name):
+def _safe_name(name: str) -> str:
     """A member's name as a clean relative path. Raises: Refused."""
     clean = posixpath.normpath(name)
     if name.startswith("/") or clean == ".." or clean.startswith("../") or "\0" in name:
@@ -47,9 +49,10 @@ def _safe_name(name):
     return clean
 
 
-def _resolve(name, links):
+def _resolve(name: str, links: dict[str, str]) -> str | None:
     """Follow a path through the symlinks of the tarball. Returns where it ends, or V(None) if that is outside, or nowhere."""
-    waiting, place, hops = name.split("/"), [], 0
+    place: list[str] = []
+    waiting, hops = name.split("/"), 0
     while waiting:
         part = waiting.pop(0)
         if part in ("", "."):
@@ -70,7 +73,7 @@ def _resolve(name, links):
     return "/".join(place)
 
 
-def members_of(archive):
+def members_of(archive: tarfile.TarFile) -> list[tuple[str, tarfile.TarInfo]]:
     """Checked (name, member) pairs, in the order of the tarball. A member may well come conflicting: Mix does that.
 
     All names are read before the first is judged, for a link may lead through another one that comes later. Raises: Refused.
@@ -103,7 +106,7 @@ def members_of(archive):
     return [(name, member) for name, member in members if name != "."]
 
 
-def _open(path):
+def _open(path: str) -> tarfile.TarFile:
     try:
         return tarfile.open(path, "r:*")  # pylint: disable=consider-using-with
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
@@ -112,7 +115,7 @@ def _open(path):
         raise Refused(f"the artifact is not a tarball, or is truncated: {path} ({error})") from None
 
 
-def _judge(path, app, names, start_data):
+def _judge(path: str, app: str, names: dict[str, bool], start_data: bytes | None) -> str:
     """Whether what was found is a release of this app. Returns its version."""
     apps = sorted(name[4:] for name in names if name.startswith("bin/") and names[name] and not name.endswith(".bat"))
     if start_data is None:
@@ -130,23 +133,28 @@ def _judge(path, app, names, start_data):
     return version
 
 
-def _blocks(archive, member):
-    with archive.extractfile(member) as stream:
-        yield from iter(lambda: stream.read(_BLOCK), b"")
+def _blocks(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
+    stream = archive.extractfile(member)
+    if stream:
+        with stream:
+            yield from iter(lambda: stream.read(_BLOCK), b"")
 
 
-def _on_disk(size):
+def _on_disk(size: int) -> int:
     """Bytes that a file takes: whole blocks of 4 KiB on the usual file systems, and its inode."""
     return (size + 8191) // 4096 * 4096
 
 
-def inspect(path, app):
+def inspect(path: str, app: str) -> dict[str, Any]:
     """Read an artifact through. Raises: Refused.
 
     :returns: {"version", "sha256", "bytes", "unpacked_bytes", "files": {name: SHA-256}}, sizes in bytes. A name that comes conflicting
         with different contents is not in C(files).
     """
-    names, start_data, unpacked, files, conflicting = {}, None, 0, {}, set()
+    names: dict[str, bool] = {}
+    files: dict[str, str] = {}
+    conflicting: set[str] = set()
+    start_data, unpacked = None, 0
     with _open(path) as archive:
         try:
             for name, member in members_of(archive):
@@ -173,19 +181,19 @@ def inspect(path, app):
     }
 
 
-def fingerprint(hashes):
+def fingerprint(hashes: Iterable[str]) -> str:
     """Some SHA-256 as one word, for a controller to compare with: the files that a host has."""
     return base64.b64encode(b"".join(sorted({bytes.fromhex(one)[:_PREFIX] for one in hashes}))).decode()
 
 
-def known_files(files, word):
+def known_files(files: dict[str, str], word: str) -> set[str]:
     """Names of the files of an artifact that a host has, by what V(fingerprint) made of them there."""
-    known = base64.b64decode(word)
-    known = {known[place : place + _PREFIX] for place in range(0, len(known), _PREFIX)}
+    packed = base64.b64decode(word)
+    known = {packed[place : place + _PREFIX] for place in range(0, len(packed), _PREFIX)}
     return {name for name, sha256 in files.items() if bytes.fromhex(sha256)[:_PREFIX] in known}
 
 
-def write_delta(path, target, files, without):
+def write_delta(path: str, target: str, files: dict[str, str], without: Iterable[str]) -> int:
     """Write an artifact in which some files are only named by their content. Returns its bytes.
 
     :param files: name to SHA-256, as of V(inspect).
@@ -202,12 +210,11 @@ def write_delta(path, target, files, without):
                 slim.addfile(info)
             else:
                 info.size = member.size
-                with archive.extractfile(member) as stream:
-                    slim.addfile(info, stream)
+                slim.addfile(info, archive.extractfile(member))
     return os.path.getsize(target)
 
 
-def disk_usage(path):
+def disk_usage(path: str) -> int:
     """Bytes that unpacking an artifact takes on a disk, which is less than its content for a delta."""
     with _open(path) as archive:
         members = members_of(archive)
@@ -216,14 +223,16 @@ def disk_usage(path):
         return 4096 * len(folders) + sum(_on_disk(member.size) for member in new if member.isreg())
 
 
-def _mode(name, member):
+def _mode(name: str, member: tarfile.TarInfo) -> int:
     # The cookie of the build is not used (the app has its own), but it is a secret all the same.
     if name == "releases/COOKIE":
         return 0o440
     return 0o555 if member.mode & 0o100 else 0o444
 
 
-def unpack(path, folder, kept=None, is_delta=False):
+def unpack(
+    path: str, folder: str, kept: Callable[[str], str | None] | None = None, is_delta: bool = False
+) -> dict[str, str]:
     """Unpack a checked artifact into an empty directory: files read-only, links as they are, nothing setuid.
 
     :param kept: function of a SHA-256 that returns the path of such a file, proven, or V(None). It is linked, so that the disk
@@ -250,7 +259,14 @@ def unpack(path, folder, kept=None, is_delta=False):
     return files
 
 
-def _put(archive, member, place, mode, kept, is_delta):
+def _put(
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    place: str,
+    mode: int,
+    kept: Callable[[str], str | None] | None,
+    is_delta: bool,
+) -> str:
     """One file, from the artifact or from a release that has it. Returns its SHA-256."""
     sha256 = member.pax_headers.get(_OMITTED) if is_delta else None
     if not sha256:
@@ -273,7 +289,7 @@ def _put(archive, member, place, mode, kept, is_delta):
     return sha256
 
 
-def _link(source, place, mode):
+def _link(source: str, place: str, mode: int) -> None:
     try:
         if stat.S_IMODE(os.stat(source).st_mode) == mode:
             os.link(source, place)

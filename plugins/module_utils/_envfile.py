@@ -16,8 +16,12 @@ import json
 import os
 import re
 import urllib.parse
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import EnvChanges
 
 _NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 # Tab is the one control character that systemd lets into a variable.
@@ -33,7 +37,7 @@ _COMPUTED = ("RELEASE_COMMAND", "RELEASE_NAME", "RELEASE_PROG", "RELEASE_ROOT", 
 _PLAIN = re.compile(r"\A(\d{1,5}|.{0,3}|true|false|prod|production|staging|info|debug|warn|warning|error|C\.UTF-8)\Z")
 
 
-def _check(name, value, where):
+def _check(name: str, value: str, where: str) -> str:
     if not isinstance(name, str) or not _NAME.match(name):
         raise Refused(f"{where}: a variable name must be letters, digits and _, no digit first (got {name!r})")
     if name in OWNED:
@@ -56,7 +60,7 @@ def _check(name, value, where):
     return value
 
 
-def from_mapping(env, where="bluegreen_env"):
+def from_mapping(env: Any, where: str = "bluegreen_env") -> dict[str, str]:
     """Check a mapping of the user's; booleans and numbers become the text that a shell would have."""
     if not isinstance(env, dict):
         raise Refused(f"{where} must be a mapping of variable names to values")
@@ -74,7 +78,7 @@ def from_mapping(env, where="bluegreen_env"):
     return result
 
 
-def parse_dotenv(text, where="bluegreen_env_file"):
+def parse_dotenv(text: str, where: str = "bluegreen_env_file") -> dict[str, str]:
     """Read a dotenv file: NAME=value lines, with or without C(export), single or double quotes, comments.
 
     Programs disagree on what C($) means in such a file, so outside single quotes it has to be escaped: better an error
@@ -95,7 +99,7 @@ def parse_dotenv(text, where="bluegreen_env_file"):
     return result
 
 
-def read_dotenv(path):
+def read_dotenv(path: str) -> dict[str, str]:
     """Read a dotenv file of the controller; a relative path is one of the directory that the run was started in."""
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as stream:
@@ -105,9 +109,10 @@ def read_dotenv(path):
         raise Refused(f"bluegreen_env_file cannot be read: {reason}: {path}") from None
 
 
-def _dotenv_value(rest, name, place):
+def _dotenv_value(rest: str, name: str, place: str) -> str:
     if rest[:1] == "'":
-        value, closed, tail = rest[1:].partition("'")
+        value, quote, tail = rest[1:].partition("'")
+        closed = bool(quote)
     elif rest[:1] == '"':
         match = re.match(r'"((?:[^"\\]|\\.)*)"', rest)
         closed, tail = bool(match), rest[match.end() :] if match else ""
@@ -126,17 +131,17 @@ def _dotenv_value(rest, name, place):
     return value
 
 
-def pack(env):
+def pack(env: dict[str, str]) -> str:
     """A mapping as one opaque word. Ansible hides an option only as a whole: hiding each value by itself would also
     blank every C(10) or C(true) in the rest of the output."""
     return base64.b64encode(json.dumps(env, sort_keys=True).encode("utf-8")).decode("ascii")
 
 
-def unpack(packed):
+def unpack(packed: str) -> dict[str, str]:
     return from_mapping(json.loads(base64.b64decode(packed).decode("utf-8")))
 
 
-def slot_variables(color, port, app, state_dir):
+def slot_variables(color: str, port: int, app: str, state_dir: str) -> dict[str, str]:
     """What names the slot, and is not for the user to set."""
     root = state_dir[: -len(f"/state/{color}")]
     return {
@@ -149,7 +154,9 @@ def slot_variables(color, port, app, state_dir):
     }
 
 
-def slot_env(user, color, port, app, state_dir, cookie, domain):
+def slot_env(
+    user: dict[str, str], color: str, port: int, app: str, state_dir: str, cookie: str, domain: str
+) -> dict[str, str]:
     """All variables of a slot: the user's over our defaults, and what the slot owns over both."""
     env = {
         "ERL_CRASH_DUMP": f"{state_dir}/erl_crash.dump",
@@ -167,12 +174,12 @@ def slot_env(user, color, port, app, state_dir, cookie, domain):
     return env
 
 
-def render(env):
+def render(env: dict[str, str]) -> str:
     """The text of the env file."""
     return "".join(name + '="' + _QUOTED.sub(r"\\\1", env[name]) + '"\n' for name in sorted(env))
 
 
-def parse(text):
+def parse(text: str) -> dict[str, str]:
     """Read back what V(render) wrote."""
     result = {}
     # Not splitlines(): a value may hold U+2028 or another character that Python, but no shell, takes for a line end.
@@ -184,12 +191,12 @@ def parse(text):
     return result
 
 
-def user_variables(env):
+def user_variables(env: dict[str, str]) -> dict[str, str]:
     """The variables of a written env that may move to the other slot."""
     return {name: value for name, value in env.items() if name not in OWNED}
 
 
-def _moved_dir(env, state_dir):
+def _moved_dir(env: dict[str, str], state_dir: str) -> dict[str, str]:
     """The part that may move, with what lies in the state directory of its slot in another one."""
     former_dir = env["RELEASE_TMP"][: -len("/tmp")] if env.get("RELEASE_TMP", "").endswith("/tmp") else None
     result = user_variables(env)
@@ -200,7 +207,7 @@ def _moved_dir(env, state_dir):
     return result
 
 
-def for_slot(env, color, port, app, state_dir):
+def for_slot(env: dict[str, str], color: str, port: int, app: str, state_dir: str) -> dict[str, str]:
     """The env of a release that goes back to work in another slot: the same values, save what names the slot."""
     return {**_moved_dir(env, state_dir), **slot_variables(color, port, app, state_dir)}
 
@@ -209,7 +216,7 @@ def for_slot(env, color, port, app, state_dir):
 ID_LENGTH, ID_SHOWN = 12, 4
 
 
-def env_id(env):
+def env_id(env: dict[str, str]) -> str:
     """The id of a written env, the same in both slots: 12 hexadecimal digits, of which 4 are shown. V('') for an empty env.
 
     It tells nothing of the values: the cookie of the app, 48 random characters that only the host knows, is hashed with them.
@@ -219,7 +226,7 @@ def env_id(env):
     return hashlib.sha256(render(_moved_dir(env, "")).encode("utf-8", "surrogatepass")).hexdigest()[:ID_LENGTH]
 
 
-def changes(before, after):
+def changes(before: dict[str, str], after: dict[str, str]) -> EnvChanges:
     """Names of the variables in which one env differs from another: {"added", "removed", "changed"}, sorted. Never values."""
     old, new = _moved_dir(before, ""), _moved_dir(after, "")
     return {
@@ -229,7 +236,7 @@ def changes(before, after):
     }
 
 
-def _secrets(env):
+def _secrets(env: dict[str, str]) -> list[tuple[str, str]]:
     """(value, name) of all that must not be shown, longest first: the values, and the password in a URL."""
     found = []
     for name, value in env.items():
@@ -247,10 +254,10 @@ def _secrets(env):
 _BYTES = re.compile(r"<<(\d{1,3}(?:,\d{1,3}){3,})>>")
 
 
-def readable(text):
+def readable(text: str) -> str:
     """A text of Erlang's with its binaries as text: an exception in runtime.exs is logged as C(<<101,110,118,...>>)."""
 
-    def decoded(found):
+    def decoded(found: re.Match) -> str:
         try:
             return json.dumps(bytes(map(int, found.group(1).split(","))).decode("utf-8"), ensure_ascii=False)
         except ValueError:
@@ -259,7 +266,7 @@ def readable(text):
     return _BYTES.sub(decoded, text)
 
 
-def redact(text, env):
+def redact(text: str, env: dict[str, str]) -> str:
     """Take the values of an env out of a text (a log, an answer) and put the names there instead."""
     text = readable(text)
     for value, name in _secrets(env):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class Refused(ValueError):
     """Input outside the allow-list; the text is meant for the person who typed it."""
@@ -13,6 +15,6 @@ class Refused(ValueError):
 class Failure(Exception):
     """What could not be done. The text is for the person at the terminal; V(extra) goes into the module's result."""
 
-    def __init__(self, text, **extra):
+    def __init__(self, text: str, **extra: Any) -> None:
         super().__init__(text)
         self.extra = extra

@@ -9,23 +9,28 @@ import contextlib
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _files
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
+
 # Longer than a slot may take to stop, start and be given back with the default timeouts.
 ALONE_SECONDS = 180
 
 
-def _at_work(inode):
+def _at_work(inode: Any) -> list[str]:
     """Process ids that hold a lock of flock(2) on an inode."""
     lines = (_files.read_text("/proc/locks") or "").splitlines()
     return [line.split()[4] for line in lines if " FLOCK " in line and line.split()[5].endswith(f":{inode}")]
 
 
 @contextlib.contextmanager
-def exclusive_access(app):
+def exclusive_access(app: App) -> Iterator[None]:
     """Be the only module at work on an app on this host; the kernel ends that when the process ends, however it does.
 
     The deploy lock is between runs. This is between processes: a module goes on when its controller is killed, and whoever
@@ -57,7 +62,7 @@ def exclusive_access(app):
         os.close(handle)
 
 
-def remove_leftovers(app):
+def remove_leftovers(app: App) -> None:
     """Remove what killed modules left behind. Only for whoever is alone: of nobody else's is anything half done then."""
     doomed = []
     for folder, beginnings, end in (
@@ -84,7 +89,7 @@ def remove_leftovers(app):
             _files.remove_tree(path)
 
 
-def require_lock(app, run):
+def require_lock(app: App, run: str) -> None:
     """Refuse to act for a run that has lost the lock meanwhile: it was dead, or was taken for dead. Raises: Failure.
 
     Without the name of a run (a module that somebody uses by itself) there is nothing to compare.

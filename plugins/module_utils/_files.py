@@ -10,13 +10,14 @@ import os
 import shutil
 import stat
 import time
+from typing import Any
 
 
-def now():
+def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def read_text(path):
+def read_text(path: str) -> str | None:
     """The text of a file, or V(None) where there is none."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as handle:
@@ -25,7 +26,7 @@ def read_text(path):
         return None
 
 
-def read_json(path):
+def read_json(path: str) -> Any:
     text = read_text(path)
     try:
         return json.loads(text) if text else None
@@ -33,7 +34,7 @@ def read_json(path):
         return None
 
 
-def sync_dir(path):
+def sync_dir(path: str) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -41,7 +42,7 @@ def sync_dir(path):
         os.close(handle)
 
 
-def write_file(path, text, mode, group=None):
+def write_file(path: str, text: str, mode: int, group: int | None = None) -> None:
     """Put a file in place whole or not at all: temporary file beside it, fsync, rename(2), fsync of the directory.
 
     The temporary name starts with a dot, so that no C(include *) of nginx and no fact reader ever loads it.
@@ -65,11 +66,11 @@ def write_file(path, text, mode, group=None):
     sync_dir(folder)
 
 
-def write_json(path, value, mode=0o644):
+def write_json(path: str, value: Any, mode: int = 0o644) -> None:
     write_file(path, json.dumps(value, indent=2, sort_keys=True) + "\n", mode)
 
 
-def write_link(path, target):
+def write_link(path: str, target: str) -> None:
     """Point a symlink elsewhere in one step; there is no moment without it."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.new")
@@ -79,7 +80,7 @@ def write_link(path, target):
     sync_dir(folder)
 
 
-def write_hard_link(source, path):
+def write_hard_link(source: str, path: str) -> None:
     """Give a file a second name, replacing what had it."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.new")
@@ -91,7 +92,7 @@ def write_hard_link(source, path):
     sync_dir(folder)
 
 
-def remove(path):
+def remove(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -99,14 +100,14 @@ def remove(path):
     sync_dir(os.path.dirname(path))
 
 
-def remove_tree(path):
+def remove_tree(path: str) -> None:
     """Remove a directory tree of ours; releases are unpacked without write permission."""
     for folder, _folders, _files in os.walk(path):
         os.chmod(folder, 0o700)
     shutil.rmtree(path)
 
 
-def free_bytes(path):
+def free_bytes(path: str) -> int:
     """Bytes that this process could still write below the nearest directory of a path that exists."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
@@ -114,7 +115,7 @@ def free_bytes(path):
     return (found.f_bfree if os.geteuid() == 0 else found.f_bavail) * found.f_frsize
 
 
-def is_link(path):
+def is_link(path: str) -> bool:
     try:
         return stat.S_ISLNK(os.lstat(path).st_mode)
     except FileNotFoundError:

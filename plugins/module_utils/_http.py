@@ -8,12 +8,26 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Answer
 
-def http_get(address, port, path, host, timeout=5.0, tls=False, headers=None, size=512):
+
+def http_get(
+    address: str,
+    port: int,
+    path: str,
+    host: str,
+    timeout: float = 5.0,
+    tls: bool = False,
+    headers: dict[str, str] | None = None,
+    size: int = 512,
+) -> Answer:
     """One GET on a connection of its own: {"status", "location", "body"} or {"error"}.
 
     Not urllib: that follows redirects and proxies, and the answer of *this* port is wanted. With V(tls) the certificate is not
@@ -39,14 +53,14 @@ def http_get(address, port, path, host, timeout=5.0, tls=False, headers=None, si
         connection.close()
 
 
-def through_nginx(app, path, **kwargs):
+def through_nginx(app: App, path: str, **kwargs: Any) -> Answer:
     """What a visitor of the site gets: an answer of V(http_get)."""
     site = app.site()
     address, port = _validate.listen_address(site["tls_listen"] or site["listen"])
     return http_get(address, port, path, _validate.request_host(site["domain"]), tls=bool(site["tls_listen"]), **kwargs)
 
 
-def describe(answer):
+def describe(answer: Answer) -> str:
     """An answer of V(http_get) in a few words."""
     if "error" in answer:
         return answer["error"]
@@ -59,7 +73,7 @@ def describe(answer):
 _SHOWN_LINES, _SHOWN_WIDTH = 5, 200
 
 
-def first_lines(answer):
+def first_lines(answer: Answer) -> str:
     """The first lines of the body of an answer, indented below what V(describe) says of it; empty where there is none.
 
     A health path often says in its body what is wrong. Whoever shows this takes the secrets out first.
@@ -68,7 +82,7 @@ def first_lines(answer):
     return "".join(f"\n    {line[:_SHOWN_WIDTH]}" for line in lines)
 
 
-def deployment_id(app):
+def deployment_id(app: App) -> tuple[str | None, str | None]:
     """Ask nginx for the live color: (color, None) or (None, why not)."""
     answer = through_nginx(app, "/deployment_id")
     body = answer.get("body", "").strip()

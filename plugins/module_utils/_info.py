@@ -12,6 +12,8 @@ import hashlib
 import json
 import os
 import pwd
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _app,
@@ -31,6 +33,10 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import
     other,
     release_version,
 )
+
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Facts, Info, Slot
 
 # Documented in the fragments app.health and app.look.
 INFO_OPTIONS = dict(
@@ -52,11 +58,11 @@ INFO_OPTIONS = dict(
 )
 
 
-def sha256_hex(text):
+def sha256_hex(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def setup_needed(app, params, nginx_version):
+def setup_needed(app: App, params: Mapping[str, Any], nginx_version: str | None) -> list[str]:
     """Paths of what set-up would write. Without O(expected_files) nobody asked."""
     expected, found = {}, []
     for file in params["expected_files"]:
@@ -78,23 +84,23 @@ def setup_needed(app, params, nginx_version):
     return found
 
 
-def host_content(app):
+def host_content(app: App) -> dict[str, Any]:
     """What need not be sent to this host: {"artifacts": SHA-256 to release, "files": a word of V(_artifact.fingerprint)}."""
-    artifacts, files = {}, set()
+    artifacts, files = {}, set[str]()
     for release in app.installed_releases():
         artifacts[(_files.read_json(f"{app.release_dir(release)}/.bluegreen.json") or {}).get("sha256")] = release
         files.update(app.release_files(release).values())
     return {"artifacts": artifacts, "files": _artifact.fingerprint(files)}
 
 
-def pending(journal):
+def pending(journal: Any) -> dict[str, Any] | None:
     """What the journal of a deploy that is not confirmed says, without the facts in it."""
     if not journal:
         return None
     return {**{name: journal[name] for name in ("release", "at", "run")}, "former": journal["former"]["release"]}
 
 
-def name_conflicts(app):
+def name_conflicts(app: App) -> list[str]:
     """Sentences for what already has the app's name on this host and is not ours: set-up would overwrite it."""
     found = []
     try:
@@ -118,7 +124,7 @@ def name_conflicts(app):
     return found
 
 
-def not_installed(app):
+def not_installed(app: App) -> list[str]:
     """Sentences for what is wanted of the site and is not there yet. It is asked where it is, not where it will be."""
     wanted, there = app.wanted_site(), app.site()
     words = {"listen": "bluegreen_listen", "tls_listen": "bluegreen_tls", "domain": "bluegreen_domain"}
@@ -130,7 +136,7 @@ def not_installed(app):
     ]
 
 
-def taken_ports(app, seen, slots):
+def taken_ports(app: App, seen: dict[str, Any], slots: dict[str, Slot]) -> list[str]:
     """Sentences if somebody else listens on a port of a new app, of which no slot holds anything yet."""
     if any(slot["release"] for slot in slots.values()):
         return []
@@ -145,7 +151,7 @@ def taken_ports(app, seen, slots):
     return found
 
 
-def history(app, count):
+def history(app: App, count: int) -> list[dict[str, Any]]:
     """The last operations on this host, oldest first. A damaged line is left out."""
     found = []
     for line in (_files.read_text(app.history) or "").splitlines()[-count:]:
@@ -156,7 +162,7 @@ def history(app, count):
     return found
 
 
-def last_run(entries):
+def last_run(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The last operation that decided what is live; one that failed and left it as it was decided nothing."""
     for entry in reversed(entries):
         decides = entry.get("operation") in ("deploy", "promote", "rollback")
@@ -165,9 +171,9 @@ def last_run(entries):
     return None
 
 
-def probe_slots(app, path):
+def probe_slots(app: App, path: str) -> dict[str, dict[str, Any]]:
     """Process, answer and number of connections of each slot. The sockets of the host are read once, when both have answered."""
-    seen = {}
+    seen: dict[str, dict[str, Any]] = {}
     for color in COLORS:
         wanted = app.slot_content(color) or app.service_manager == "daemon"
         pid = _service.for_slot(app, color).pid() if wanted else None
@@ -180,7 +186,7 @@ def probe_slots(app, path):
     return seen
 
 
-def read_slot(app, color, facts, params, seen):
+def read_slot(app: App, color: str, facts: Facts, params: Mapping[str, Any], seen: dict[str, Any]) -> Slot:
     live = facts["live"] if facts["live"] and app.slot_content(facts["live"]) else None
     held = app.slot_content(color)
     release = held["release"] if held else None
@@ -211,7 +217,7 @@ def read_slot(app, color, facts, params, seen):
     }
 
 
-def wanted(app, packed, info):
+def wanted(app: App, packed: str, info: Info) -> dict[str, Any]:
     """What a deploy would bring along: {"env", "env_changes"}, beside what is live."""
     env = app.wanted_env(info["target"], packed)
     has_live = info["slots"][info["live"]]["release"]
@@ -219,7 +225,7 @@ def wanted(app, packed, info):
     return {"env": _envfile.env_id(env), "env_changes": changes}
 
 
-def collect(app, params):
+def collect(app: App, params: Mapping[str, Any]) -> Info:
     """Everything that V(slot_info) returns; reads only. Options as in LOOK_OPTIONS."""
     check_url_path(params["health_path"])
     written, problem = app.facts_as_written()
@@ -237,7 +243,7 @@ def collect(app, params):
     past = history(app, max(50, params["history"]))
     nginx_says, why_not = _http.deployment_id(app)
     nginx_version = _nginx.Nginx(app).version()
-    info = {
+    info: Info = {
         "live": live,
         "idle": other(live),
         "target": _slots.target_slot(live, {color: _slots.is_occupied(slots[color]) for color in COLORS}),

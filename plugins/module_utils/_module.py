@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _exclusive
@@ -19,7 +21,13 @@ def renamed(old: str) -> dict:
     return {"aliases": [old], "deprecated_aliases": [until]}
 
 
-def run_module(options, work, exclusive=True, needs_lock=True, **kwargs):
+def run_module(
+    options: dict[str, Any],
+    work: Any,
+    exclusive: bool | Callable[[Mapping[str, Any]], bool] = True,
+    needs_lock: bool = True,
+    **kwargs: Any,
+) -> None:
     """Build the module, hand it and its App to V(work), and report what comes back.
 
     A result without C(ok: true) is a failure, whatever else it says: that is how the verdict over a group of hosts tells

@@ -11,10 +11,14 @@ import shutil
 import signal
 import ssl
 import time
+from typing import TYPE_CHECKING
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _files, _proc
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._service import clean_environ, run
+
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
 _CONDITION = re.compile(r"^(.*?)\s*# nginx (<|>=) ([0-9.]+)$")
 # ssl.VERIFY_X509_PARTIAL_CHAIN, which Python has a name for since 3.10: trust the certificate itself, without its issuer.
@@ -22,11 +26,11 @@ _PARTIAL_CHAIN = 0x80000
 _VERIFY_CODES = {9: "is not valid yet", 10: "has expired"}
 
 
-def _numbers(version):
+def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def for_version(text, version):
+def for_version(text: str, version: str | None) -> str:
     """A site for the nginx of this host: a line that ends in C(# nginx >= 1.25.1) stays only where that is so."""
     lines = []
     for line in text.splitlines(keepends=True):
@@ -38,7 +42,7 @@ def for_version(text, version):
     return "".join(lines)
 
 
-def check_certificate(certificate, key):
+def check_certificate(certificate: str, key: str) -> None:
     """Raises Failure if nginx, or every browser, would refuse them: missing, not a pair, expired, not valid yet.
 
     A handshake in memory tells all of that with what Python has; nginx itself only notices the first two.
@@ -76,7 +80,7 @@ def check_certificate(certificate, key):
             return
 
 
-def binary():
+def binary() -> str | None:
     """Path of nginx, or V(None)."""
     return shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/nginx/sbin:/usr/bin:/usr/local/bin:/sbin")
 
@@ -84,19 +88,19 @@ def binary():
 class Nginx:
     """The nginx that reads C(<nginx_conf_dir>/nginx.conf)."""
 
-    def __init__(self, app):
+    def __init__(self, app: App) -> None:
         self.app = app
         self.conf = f"{app.nginx_conf_dir}/nginx.conf"
         self.binary = binary()
 
-    def _run(self, *words):
+    def _run(self, *words: str) -> tuple[int, str]:
         if not self.binary:
             raise Failure(
                 "nginx is not installed. Install it, or let setup.yml install it: bluegreen_nginx_install=true"
             )
         return run([self.binary, "-c", self.conf, *words], env=clean_environ())
 
-    def version(self):
+    def version(self) -> str | None:
         """As text such as C(1.22.1), or V(None)."""
         if not self.binary:
             return None
@@ -104,21 +108,21 @@ class Nginx:
         found = re.search(r"nginx/([0-9.]+)", text)
         return found.group(1) if found else None
 
-    def test(self):
+    def test(self) -> tuple[bool, str]:
         """C(nginx -t): (fine or not, what it said)."""
         rc, text = self._run("-t")
         return rc == 0, text.strip()
 
-    def _pid_file(self):
+    def _pid_file(self) -> str:
         rc, text = self._run("-T")
         found = re.search(r"^\s*pid\s+([^;\s]+)\s*;", text, re.MULTILINE) if rc == 0 else None
         if found:
             return found.group(1)
-        _rc, text = run([self.binary, "-V"], env=clean_environ())
+        _rc, text = run([self.binary or "nginx", "-V"], env=clean_environ())
         found = re.search(r"--pid-path=(\S+)", text)
         return found.group(1) if found else "/run/nginx.pid"
 
-    def master(self):
+    def master(self) -> int | None:
         """Process id of the master, or V(None) where nginx does not run."""
         if not self.binary:
             return None
@@ -127,9 +131,10 @@ class Nginx:
             pid = int(text or "")
         except ValueError:
             return None
-        return pid if _proc.is_running(pid) and _proc.stat_of(pid)["command"] == "nginx" else None
+        status = _proc.stat_of(pid)
+        return pid if status and _proc.is_running(pid) and status["command"] == "nginx" else None
 
-    def _workers(self, master):
+    def _workers(self, master: int | None) -> set[int]:
         """Workers that take new connections. One that shuts down says so in its title."""
         found = set()
         for pid in _proc.all_pids():
@@ -144,7 +149,7 @@ class Nginx:
                 found.add(pid)
         return found
 
-    def start(self):
+    def start(self) -> None:
         if self.app.service_manager == "systemd":
             rc, text = run(["systemctl", "start", "nginx"])
         else:
@@ -152,7 +157,7 @@ class Nginx:
         if rc != 0:
             raise Failure(f"nginx does not start: {text.strip()}")
 
-    def reload(self):
+    def reload(self) -> None:
         """Reload and prove it. Raises: Failure, with the end of the error log, when the master kept its old configuration.
 
         Neither C(nginx -s reload) nor C(kill -HUP) says whether the master took the new configuration: their status is 0
@@ -164,7 +169,8 @@ class Nginx:
         began = time.monotonic()
         self.test()
         patience = 2 + 2 * (time.monotonic() - began)
-        os.kill(master, signal.SIGHUP)
+        if master:
+            os.kill(master, signal.SIGHUP)
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             now = self._workers(master)
@@ -173,8 +179,8 @@ class Nginx:
             time.sleep(0.05)
         raise Failure(f"nginx refused the reload and keeps its previous configuration:\n{self._error_tail()}")
 
-    def _error_tail(self):
+    def _error_tail(self) -> str:
         _rc, text = self._run("-T")
         found = re.search(r"^\s*error_log\s+([^;\s]+)", text, re.MULTILINE)
-        log = _files.read_text(found.group(1)) if found and os.path.isfile(found.group(1)) else ""
-        return "\n".join(log.splitlines()[-5:])
+        log = _files.read_text(found.group(1)) if found and os.path.isfile(found.group(1)) else None
+        return "\n".join((log or "").splitlines()[-5:])

@@ -9,13 +9,18 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _files
+
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Sockets
 
 _LOADED = time.monotonic()
 
 
-def _as_owner(pid, question):
+def _as_owner(pid: int, question: Callable[[int], Any]) -> Any:
     """Read something of a process that only its owner may read.
 
     Root can do it directly where it has CAP_SYS_PTRACE, which many containers lack; the process's own user always may.
@@ -47,13 +52,13 @@ def _as_owner(pid, question):
     return json.loads(text)
 
 
-def _environ(pid):
+def _environ(pid: int) -> dict[str, str]:
     with open(f"/proc/{pid}/environ", "rb") as stream:
         pairs = stream.read().decode("utf-8", "surrogateescape").split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
-def _sockets(pid):
+def _sockets(pid: int) -> list[str]:
     inodes = []
     for name in os.listdir(f"/proc/{pid}/fd"):
         try:
@@ -65,7 +70,7 @@ def _sockets(pid):
     return inodes
 
 
-def environ_of(pid):
+def environ_of(pid: int) -> dict[str, str]:
     """A process's environment, empty where it is gone or not ours to read."""
     try:
         return _as_owner(pid, _environ)
@@ -73,18 +78,18 @@ def environ_of(pid):
         return {}
 
 
-def sockets_of(pid):
+def sockets_of(pid: int) -> list[str]:
     try:
         return _as_owner(pid, _sockets)
     except (OSError, ValueError):
         return []
 
 
-def all_pids():
+def all_pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def stat_of(pid):
+def stat_of(pid: int) -> dict[str, Any] | None:
     """{"parent", "command", "state"} of a process, or V(None) when it is gone."""
     text = None
     try:
@@ -98,24 +103,24 @@ def stat_of(pid):
     return {"parent": int(rest[1]), "command": command, "state": rest[0]}
 
 
-def seconds_since_start():
+def seconds_since_start() -> float:
     """How long this module is at work, also while it stood still: from when its code was loaded, before it waited for anything."""
     return time.monotonic() - _LOADED
 
 
-def uptime():
+def uptime() -> float:
     """Seconds since this host booted, to a hundredth: no matter of its wall clock, which may be wrong, and may be set."""
     return float((_files.read_text("/proc/uptime") or "0").split()[0])
 
 
-def is_running(pid):
+def is_running(pid: int) -> bool:
     found = stat_of(pid)
-    return bool(found) and found["state"] not in "ZX"
+    return found is not None and found["state"] not in "ZX"
 
 
-def process_tree(pid):
+def process_tree(pid: int) -> list[int]:
     """A process and all that descend from it."""
-    children = {}
+    children: dict[int, list[int]] = {}
     for one in all_pids():
         found = stat_of(one)
         if found:
@@ -128,12 +133,12 @@ def process_tree(pid):
     return result
 
 
-def tcp_sockets():
+def tcp_sockets() -> Sockets:
     """The TCP sockets of this host, by /proc (ss may be missing): inodes by (local port, state of the kernel's).
 
     Read once for several questions: the kernel goes through its whole table for it, 5 ms for each of the two.
     """
-    found = {}
+    found: Sockets = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (_files.read_text(table) or "").splitlines()[1:]:
             fields = line.split()
@@ -141,17 +146,17 @@ def tcp_sockets():
     return found
 
 
-def listening(port, sockets=None):
+def listening(port: int, sockets: Sockets | None = None) -> list[str]:
     """Inodes of the sockets that listen on a TCP port. V(sockets) are those of V(tcp_sockets), if they were read already."""
     return (tcp_sockets() if sockets is None else sockets).get((port, "0A"), [])
 
 
-def connections(port, sockets=None):
+def connections(port: int, sockets: Sockets | None = None) -> int:
     """How many established TCP connections somebody has to a port of this host."""
     return len((tcp_sockets() if sockets is None else sockets).get((port, "01"), []))
 
 
-def listening_process(port):
+def listening_process(port: int) -> tuple[int | None, str | None] | None:
     """Who listens on a port: (pid, command), (None, None) if somebody does that we cannot see, or V(None) if it is free.
 
     V(who_listens) has it in words.
@@ -165,7 +170,7 @@ def listening_process(port):
     return None, None
 
 
-def who_listens(holder):
+def who_listens(holder: tuple[int | None, str | None]) -> str:
     """What V(holder_of) found, in words, with the unit that a process belongs to."""
     pid, command = holder
     if not pid:

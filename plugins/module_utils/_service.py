@@ -13,22 +13,28 @@ import pwd
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _files, _http, _proc, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
+
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Answer, Sockets
 
 # Commands of bin/<app> that carry a slot's environment and are not the slot's process.
 _CLIENT_COMMANDS = ("eval", "pid", "remote", "restart", "rpc", "stop", "version")
 
 
-def clean_environ(extra=None):
+def clean_environ(extra: dict[str, str] | None = None) -> dict[str, str]:
     """An environment for bin/<app>: nothing of ours, above all no RELEASE_* of another release."""
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
     env.update(extra or {})
     return env
 
 
-def as_app_user(app):
+def as_app_user(app: App) -> dict[str, Any]:
     """Arguments for subprocess that make a child run as the app's user; none where we are not root, or it has no user."""
     if os.geteuid() != 0:
         return {}
@@ -39,7 +45,7 @@ def as_app_user(app):
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-def run(argv, timeout=60.0, **kwargs):
+def run(argv: list[str], timeout: float = 60.0, **kwargs: Any) -> tuple[int, str]:
     """Run a program: (exit status, its stdout and stderr together).
 
     Raises: Failure, with all that it said as C(output), if it takes longer than V(timeout) seconds. Whatever it started is ended too:
@@ -61,15 +67,65 @@ def run(argv, timeout=60.0, **kwargs):
     return process.returncode, output.decode("utf-8", "replace")
 
 
-class Systemd:
+class ServiceManager:
+    """What runs the process of one slot."""
+
+    def __init__(self, app: App, color: str) -> None:
+        self.app, self.color = app, color
+
+    def is_enabled(self) -> bool:
+        """Whether the slot starts at boot; V(True) where nothing could start it."""
+        raise NotImplementedError
+
+    def enable(self) -> None:
+        """Let the slot start at boot."""
+
+    def is_stopped(self) -> bool:
+        """Whether nothing of the slot is running, and nothing would start it."""
+        raise NotImplementedError
+
+    def pid(self) -> int | None:
+        """Process id of the VM, or V(None) if it is not running."""
+        raise NotImplementedError
+
+    def state(self) -> str:
+        """How it is, in words, for an error."""
+        raise NotImplementedError
+
+    def watch(self) -> None:
+        """Remember how it is now, for V(poll)."""
+        raise NotImplementedError
+
+    def poll(self) -> tuple[int | None, bool]:
+        """(process id, whether it has died since V(watch))."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start it, now and at every boot; does not wait until it answers. Raises: Failure."""
+        raise NotImplementedError
+
+    def stop(self, timeout: float) -> None:
+        """Stop it: SIGTERM, and SIGKILL after V(timeout) seconds. Returns when the process is gone. Raises: Failure."""
+        raise NotImplementedError
+
+    def log_tail(self, lines: int) -> list[str]:
+        """The last lines of its log."""
+        raise NotImplementedError
+
+    def log_command(self) -> str:
+        """The command that shows its log, for a person."""
+        raise NotImplementedError
+
+
+class Systemd(ServiceManager):
     """<app>@<color>.service."""
 
-    def __init__(self, app, color):
-        self.app, self.color = app, color
+    def __init__(self, app: App, color: str) -> None:
+        super().__init__(app, color)
         self.unit = f"{app.name}@{color}.service"
         self.restarts = 0
 
-    def _show(self):
+    def _show(self) -> dict[str, str]:
         _rc, text = run(
             [
                 "systemctl",
@@ -82,25 +138,25 @@ class Systemd:
         )
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
-    def is_enabled(self):
+    def is_enabled(self) -> bool:
         """Whether the slot comes back after a reboot, and systemd says so."""
         return self._enabled_on_disk() and self._show().get("UnitFileState") == "enabled"
 
-    def _enabled_on_disk(self):
+    def _enabled_on_disk(self) -> bool:
         return run(["systemctl", "is-enabled", "--quiet", self.unit])[0] == 0
 
-    def enable(self):
+    def enable(self) -> None:
         rc, text = run(["systemctl", "enable", "--quiet", "--no-reload", self.unit])
         if rc != 0:
             raise Failure(f"systemctl enable {self.unit}: {text.strip()}")
         self._reload_if_stale("enabled")
 
-    def _reload_if_stale(self, wanted):
+    def _reload_if_stale(self, wanted: str) -> None:
         """Have systemd show what its files say. It reads all units again for that, so only if it does not know already."""
         if self._show().get("UnitFileState") != wanted:
             run(["systemctl", "daemon-reload"])
 
-    def is_stopped(self):
+    def is_stopped(self) -> bool:
         """Nothing runs, nothing waits to be restarted, and nothing would start at boot."""
         shown = self._show()
         return (shown.get("ActiveState"), shown.get("UnitFileState")) == (
@@ -108,33 +164,33 @@ class Systemd:
             "disabled",
         ) and not self._enabled_on_disk()
 
-    def pid(self):
+    def pid(self) -> int | None:
         """Main process of the slot in a whole number, or V(None)."""
         return self._pid(self._show())
 
     @staticmethod
-    def _pid(shown):
+    def _pid(shown: dict[str, str]) -> int | None:
         pid = int(shown.get("MainPID") or 0)
         return pid if pid and shown.get("ActiveState") in ("active", "activating", "reloading") else None
 
-    def state(self):
+    def state(self) -> str:
         shown = self._show()
         text = f"unit {self.unit} is {shown.get('ActiveState', 'unknown')} ({shown.get('SubState', '?')})"
         if shown.get("Result", "success") != "success" or shown.get("ExecMainStatus", "0") != "0":
             text += f", result {shown.get('Result')}, exit status {shown.get('ExecMainStatus')}"
         return text
 
-    def watch(self):
+    def watch(self) -> None:
         """From now on V(seen) tells of the process that runs now. A start by hand counts restarts from 0 again."""
         self.restarts = int(self._show().get("NRestarts") or 0)
 
-    def poll(self):
+    def poll(self) -> tuple[int | None, bool]:
         """Main process as V(pid), and whether the one that was watched has ended, even if systemd has brought it back since."""
         shown = self._show()
         died = int(shown.get("NRestarts") or 0) > self.restarts or shown.get("ActiveState") in ("failed", "inactive")
         return self._pid(shown), died
 
-    def start(self):
+    def start(self) -> None:
         shown = self._show()
         if shown.get("LoadState") == "not-found" or shown.get("NeedDaemonReload") == "yes":
             # The run that wrote the unit may have died before it told systemd.
@@ -149,7 +205,7 @@ class Systemd:
         if rc != 0:
             raise Failure(f"systemctl start {self.unit}: {text.strip()}")
 
-    def stop(self, timeout):
+    def stop(self, timeout: float) -> None:
         run(["systemctl", "disable", "--quiet", "--no-reload", self.unit])
         # systemd itself goes from SIGTERM to SIGKILL (TimeoutStopSec) and returns when the last process is gone.
         rc, text = run(["systemctl", "stop", self.unit], timeout=timeout + 60)
@@ -159,7 +215,7 @@ class Systemd:
         # As a rule it has forgotten a unit that neither runs nor is enabled, and reads its files when it is asked next.
         self._reload_if_stale("disabled")
 
-    def log_tail(self, lines):
+    def log_tail(self, lines: int) -> list[str]:
         invocation = self._show().get("InvocationID")
         which = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else ["-u", self.unit]
         _rc, text = run(["journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines)] + which)
@@ -167,27 +223,27 @@ class Systemd:
             _rc, text = run(["journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(lines), "-u", self.unit])
         return text.strip("\n").splitlines()[-lines:]
 
-    def log_command(self):
+    def log_command(self) -> str:
         return f"journalctl -u {self.unit}"
 
 
-class Daemon:
+class Daemon(ServiceManager):
     """C(bin/<app> daemon), as the post does it: for hosts without systemd, and for one directory without root."""
 
-    def __init__(self, app, color):
-        self.app, self.color = app, color
+    def __init__(self, app: App, color: str) -> None:
+        super().__init__(app, color)
         # run_erl and all that the release starts inherit it, and no other slot of any app has the same.
         self.mark = f"{app.state_dir(color)}/tmp"
         self.since = 0.0
 
-    def is_enabled(self):
+    def is_enabled(self) -> bool:
         """There is nothing that would start it at boot, so nothing is missing either."""
         return True
 
-    def is_stopped(self):
+    def is_stopped(self) -> bool:
         return not self._pids()
 
-    def _pids(self):
+    def _pids(self) -> list[int]:
         found = []
         for pid in _proc.all_pids():
             env = _proc.environ_of(pid)
@@ -196,26 +252,26 @@ class Daemon:
                     found.append(pid)
         return found
 
-    def pid(self):
+    def pid(self) -> int | None:
         pids = self._pids()
         for pid in sorted(pids):
             if (_proc.stat_of(pid) or {}).get("command", "").startswith("beam"):
                 return pid
         return None
 
-    def state(self):
+    def state(self) -> str:
         pid = self.pid()
         return f"process {pid} runs" if pid else "no process runs"
 
-    def watch(self):
+    def watch(self) -> None:
         self.since = time.monotonic()
 
-    def poll(self):
+    def poll(self) -> tuple[int | None, bool]:
         # `daemon` forks and execs its way to the VM, which takes some hundred milliseconds.
         pid = self.pid()
         return pid, not pid and time.monotonic() - self.since > 3 and not self._pids()
 
-    def start(self):
+    def start(self) -> None:
         state_dir = self.app.state_dir(self.color)
         user = as_app_user(self.app)
         # `daemon` returns 0 even when the node dies at once, so its status says nothing; the health check does.
@@ -227,7 +283,7 @@ class Daemon:
             **user,
         )
 
-    def stop(self, timeout):
+    def stop(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         pid = self.pid()
         if pid:
@@ -246,7 +302,7 @@ class Daemon:
                 raise Failure(f"{self.color}: processes {self._pids()} survive SIGKILL")
             time.sleep(0.1)
 
-    def log_tail(self, lines):
+    def log_tail(self, lines: int) -> list[str]:
         folder = f"{self.mark}/log"
         try:
             # run_erl numbers its logs round and round; the newest is the one written last.
@@ -258,23 +314,23 @@ class Daemon:
             text = stream.read().decode("utf-8", "replace")
         return [line for line in text.replace("\r", "").splitlines() if line.strip()][-lines:]
 
-    def log_command(self):
+    def log_command(self) -> str:
         return f"tail {self.mark}/log/erlang.log.*"
 
 
-def _signal(pid, number):
+def _signal(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
 
 
-def for_slot(app, color):
+def for_slot(app: App, color: str) -> ServiceManager:
     """The service of a slot under the app's service manager."""
     return (Systemd if app.service_manager == "systemd" else Daemon)(app, color)
 
 
-def process_release(app, pid):
+def process_release(app: App, pid: int) -> str | None:
     """Id of the release that a process runs, or V(None) when that cannot be seen.
 
     The VM is started with C(-root <release>), which anybody may read; without an ERTS of its own it is in the environment.
@@ -291,18 +347,18 @@ def process_release(app, pid):
     return None
 
 
-def probe(app, color, pid, path, timeout=5.0):
+def probe(app: App, color: str, pid: int | None, path: str, timeout: float = 5.0) -> Answer:
     """Ask a slot's port; the answer counts only if the slot's own process gives it: see V(_http.http_get)."""
     answer = http_probe(app, color, path, timeout)
     return require_own_process(app, color, pid, answer, _proc.tcp_sockets()) if "status" in answer else answer
 
 
-def http_probe(app, color, path, timeout):
+def http_probe(app: App, color: str, path: str, timeout: float) -> Answer:
     """What whoever listens on a slot's port answers."""
     return _http.http_get("127.0.0.1", app.ports[color], path, _validate.request_host(app.domain), timeout)
 
 
-def require_own_process(app, color, pid, answer, sockets):
+def require_own_process(app: App, color: str, pid: int | None, answer: Answer, sockets: Sockets) -> Answer:
     """The answer that was had from a slot's port, or an error if the slot's process is not who listens there."""
     port = app.ports[color]
     if "status" in answer:
@@ -315,15 +371,15 @@ def require_own_process(app, color, pid, answer, sockets):
     return answer
 
 
-def require_ready(app, color, params):
+def require_ready(app: App, color: str, params: Mapping[str, Any]) -> str:
     """Returns the release of a slot that can take traffic. Raises: Failure.
 
-    :param params: options C(health_path), C(health_status) and C(run); and C(release), if it has to be just that.
+    :param params: options C(health_path), C(health_status) and C(run_id); and C(release), if it has to be just that.
     """
     held = app.slot_content(color)
     if not held:
         raise Failure(f"{color} holds no release. Run deploy.yml.")
-    release, path = held["release"], params["health_path"]
+    release, path = str(held["release"]), params["health_path"]
     if params.get("release") and release != params["release"]:
         raise Failure(f"{color} holds {release}, not {params['release']}")
     journal = _files.read_json(app.journal(color))
@@ -343,7 +399,7 @@ def require_ready(app, color, params):
     return release
 
 
-def wait_until_healthy(slot_service, path, expected, timeout):
+def wait_until_healthy(slot_service: ServiceManager, path: str, expected: int, timeout: float) -> float:
     """Wait for two good answers in a row of the slot's own process. Returns the seconds it took. Raises: Failure.
 
     Two, because a Phoenix endpoint answers 500 for some milliseconds after its port opens, and one good answer may be

@@ -10,6 +10,8 @@ written after the symlink, and is therefore brought up to date by V(reconcile) b
 from __future__ import annotations
 
 import json
+from collections.abc import Container, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
@@ -21,15 +23,26 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import
     release_version,
 )
 
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import (
+        Facts,
+        FormerlyLive,
+        Goal,
+        Held,
+        Info,
+        SlotFacts,
+        SwitchJournal,
+    )
+
 # How many formerly live releases are remembered; more than bluegreen_keep_releases ever keeps by default.
 _REMEMBERED = 10
 
 
-def empty_facts():
+def empty_facts() -> Facts:
     return {"live": None, "previous": None, "slots": {"blue": None, "green": None}, "was_live": [], "rolled_back": []}
 
 
-def same(one, two):
+def same(one: Mapping[str, Any] | None, two: Mapping[str, Any] | None) -> bool:
     """Whether two things are one release under one environment: what a slot holds, what was live, what was rolled back from.
 
     An empty environment stands for any: facts that an older version of this collection wrote do not name it, and what was rolled back
@@ -40,16 +53,16 @@ def same(one, two):
     return not one.get("env") or not two.get("env") or one["env"] == two["env"]
 
 
-def is_marked(facts, held):
+def is_marked(facts: Facts, held: Any) -> bool:
     """Whether what a slot holds was rolled back from."""
     return any(same(mark, held) for mark in facts["rolled_back"])
 
 
-def _parse_pair(found):
+def _parse_pair(found: Any) -> Held:
     return {"release": check_release(found["release"]), "env": check_env_id(found.get("env") or "")}
 
 
-def parse_facts(text):
+def parse_facts(text: str | None) -> tuple[Facts, str | None]:
     """The facts file's text to (facts, problem). A damaged file is a problem to tell, never a reason to stop: all it
     says, except what was live before, can be seen elsewhere."""
     if text is None:
@@ -63,11 +76,14 @@ def parse_facts(text):
         for color in COLORS:
             slot = (found.get("slots") or {}).get(color)
             if slot:
-                facts["slots"][color] = {**{name: str(slot[name]) for name in slot}, **_parse_pair(slot)}
+                known: Any = {**{name: str(slot[name]) for name in slot}, **_parse_pair(slot)}
+                facts["slots"][color] = known
         for entry in found.get("was_live") or ([found["previous"]] if found.get("previous") else []):
             if entry["color"] not in COLORS:
                 raise ValueError("a former color is neither blue nor green")
-            facts["was_live"].append({"color": entry["color"], **_parse_pair(entry)})
+            pair: Any = _parse_pair(entry)
+            former: Any = {"color": entry["color"], **pair}
+            facts["was_live"].append(former)
         for mark in found.get("rolled_back") or []:
             # Older versions of this collection wrote the release alone.
             facts["rolled_back"].append(_parse_pair(mark if isinstance(mark, dict) else {"release": mark}))
@@ -76,8 +92,8 @@ def parse_facts(text):
         return empty_facts(), f"the facts file cannot be read ({error})"
 
 
-def _entry(held, at):
-    entry = {
+def _entry(held: Any, at: str | None) -> SlotFacts:
+    entry: Any = {
         "version": release_version(held["release"]),
         "release": held["release"],
         "env": held.get("env") or "",
@@ -88,37 +104,42 @@ def _entry(held, at):
     return entry
 
 
-def after_deploy(facts, color, held, at):
+def _copy(facts: Facts) -> Any:
+    return json.loads(json.dumps(facts))
+
+
+def after_deploy(facts: Facts, color: str, held: Any, at: str | None) -> Facts:
     """Facts once a slot holds something new.
 
     :param held: {"release", "env", "sha256"}, or V(None) where the slot holds nothing.
     """
-    facts = json.loads(json.dumps(facts))
-    facts["slots"][color] = _entry(held, at) if held else None
-    if held and facts["live"] == color:
+    new = _copy(facts)
+    new["slots"][color] = _entry(held, at) if held else None
+    if held and new["live"] == color:
         # The very first deploy goes to the live slot and so needs no promote.
-        facts["slots"][color]["promoted_at"] = at
-    return _with_previous(facts)
+        new["slots"][color]["promoted_at"] = at
+    return _with_previous(new)
 
 
-def after_consent(facts, color):
+def after_consent(facts: Facts, color: str) -> Facts:
     """Facts once somebody has deployed again what was rolled back from, and meant it: it may be promoted like any other."""
-    facts = json.loads(json.dumps(facts))
-    slot = facts["slots"][color]
-    facts["rolled_back"] = [mark for mark in facts["rolled_back"] if not same(mark, slot)]
-    if slot and color != facts["live"]:
+    new = _copy(facts)
+    slot = new["slots"][color]
+    new["rolled_back"] = [mark for mark in new["rolled_back"] if not same(mark, slot)]
+    if slot and color != new["live"]:
         # It waits to be promoted, also where the slot held it all the time.
         slot.pop("promoted_at", None)
-    return _with_previous(facts)
+    return _with_previous(new)
 
 
-def rollback_candidates(facts):
+def rollback_candidates(facts: Facts) -> list[FormerlyLive]:
     """Of what was live, newest first, that which a rollback may go to: {"color", "release", "env"}.
 
     Nothing that was rolled back from, however often it was live before that, and not what is live itself: the same release under
     another environment is something else.
     """
-    live, idle = (facts["slots"].get(color) or {} for color in (facts["live"], other(facts["live"] or COLORS[0])))
+    color = facts["live"] or ""
+    live, idle = facts["slots"].get(color) or {}, facts["slots"][other(color or COLORS[0])] or {}
     return [
         entry
         for entry in facts["was_live"]
@@ -126,26 +147,26 @@ def rollback_candidates(facts):
     ]
 
 
-def _was_live(slot, entry):
+def _was_live(slot: Any, entry: Any) -> bool:
     return bool(slot) and same(slot, entry) and bool(slot.get("promoted_at"))
 
 
-def _with_previous(facts):
+def _with_previous(facts: Facts) -> Facts:
     facts["previous"] = next(iter(rollback_candidates(facts)), None)
     return facts
 
 
-def after_switch(facts, to, kind, at):
+def after_switch(facts: Facts, to: str, kind: str, at: str | None) -> Facts:
     """Facts once the traffic goes to another slot.
 
     A promote remembers what was live on top of what was live before it. A rollback takes away what it goes to and all that
     was live after that, and marks what it left, so that neither a second rollback nor a promote without a color goes forward
     to it again.
     """
-    facts = json.loads(json.dumps(facts))
-    left, gone_to = facts["live"], facts["slots"][to]
-    left_slot = facts["slots"].get(left) if left else None
-    past = facts["was_live"]
+    new = _copy(facts)
+    left, gone_to = new["live"], new["slots"][to]
+    left_slot = new["slots"].get(left) if left else None
+    past = new["was_live"]
     if left_slot:
         # It was live, even if the run that made it so could not write that down.
         left_slot.setdefault("promoted_at", left_slot.get("deployed_at") or at)
@@ -154,8 +175,8 @@ def after_switch(facts, to, kind, at):
             # From one environment of a release to another of the same, it is not the release that was bad.
             same_release = gone_to and gone_to["release"] == left_slot["release"]
             mark = {"release": left_slot["release"], "env": left_slot["env"] if same_release else ""}
-            others = [one for one in facts["rolled_back"] if one != mark]
-            facts["rolled_back"] = [mark, *others][:_REMEMBERED]
+            others = [one for one in new["rolled_back"] if one != mark]
+            new["rolled_back"] = [mark, *others][:_REMEMBERED]
         # Not always the top: what was rolled back from before may lie there.
         reached = next((index for index, entry in enumerate(past) if same(entry, gone_to)), 0)
         past = past[reached + 1 :]
@@ -166,43 +187,43 @@ def after_switch(facts, to, kind, at):
         # What is live is not a way back; the same release under another environment is.
         past = [entry for entry in past if entry["color"] != to or not same(entry, gone_to)]
         if kind != "rollback":
-            facts["rolled_back"] = [mark for mark in facts["rolled_back"] if not same(mark, gone_to)]
-    facts["was_live"] = past[:_REMEMBERED]
-    facts["live"] = to
-    return _with_previous(facts)
+            new["rolled_back"] = [mark for mark in new["rolled_back"] if not same(mark, gone_to)]
+    new["was_live"] = past[:_REMEMBERED]
+    new["live"] = to
+    return _with_previous(new)
 
 
-def reconcile(facts, link, held, switch, at):
+def reconcile(facts: Facts, link: str | None, held: Any, switch: SwitchJournal | None, at: str | None) -> Facts:
     """Bring the facts up to what the symlinks say: a run may have died between the rename and the facts.
 
     :param link: the color that C(live) points to, or V(None).
     :param held: color to {"release", "env", "sha256"} of what each slot holds, or V(None).
     :param switch: the journal of the last switch: {"from", "to", "kind", …}, or V(None).
     """
-    facts = json.loads(json.dumps(facts))
+    new = _copy(facts)
     for color in COLORS:
-        known, real = facts["slots"][color], held.get(color)
+        known, real = new["slots"][color], held.get(color)
         if known and real and same(known, real):
             known["env"] = known["env"] or real.get("env") or ""
         elif known or real:
-            facts["slots"][color] = _entry(real, None) if real else None
-    if facts["live"] is None:
-        facts["live"] = link
-    if link is None or facts["live"] == link:
-        return _with_previous(facts)
-    if switch and switch.get("from") == link and switch.get("to") == facts["live"]:
+            new["slots"][color] = _entry(real, None) if real else None
+    if new["live"] is None:
+        new["live"] = link
+    if link is None or new["live"] == link:
+        return _with_previous(new)
+    if switch and switch.get("from") == link and switch.get("to") == new["live"]:
         # The switch was taken back: the facts before it are true again, save what the slots hold by now.
         before = switch["facts"]["slots"]
         slots = {
-            color: before[color] if same(before[color], facts["slots"][color]) else facts["slots"][color]
+            color: before[color] if same(before[color], new["slots"][color]) else new["slots"][color]
             for color in COLORS
         }
         return {**switch["facts"], "slots": slots}
-    cut_short = switch and switch.get("to") == link and switch.get("from") == facts["live"]
-    return after_switch(facts, link, switch["kind"] if cut_short else "promote", at)
+    was_interrupted = switch and switch.get("to") == link and switch.get("from") == new["live"]
+    return after_switch(new, link, switch["kind"] if switch and was_interrupted else "promote", at)
 
 
-def target_slot(live, held):
+def target_slot(live: str, held: Any) -> str:
     """Where a deploy goes: the idle slot; the live one while no slot holds anything, so that the site is up at once.
 
     :param held: color to whether the slot holds something that counts. A first deploy that was cut short before its slot
@@ -211,23 +232,24 @@ def target_slot(live, held):
     return live if not any(held.get(color) for color in COLORS) else other(live)
 
 
-def is_occupied(slot):
+def is_occupied(slot: Any) -> bool:
     """Whether a slot holds something that has to be left alone: a release that was proven, or that answers now."""
     never_proven = slot["pending"] and not slot["pending"]["former"]
     return bool(slot["release"]) and (not never_proven or slot["healthy"])
 
 
-def rollback_target(facts, kept):
+def rollback_target(facts: Facts, kept: list[Held]) -> Goal:
     """Where a rollback goes: {"release", "env", "color", "take"}; V(take) when both have to go into the slot again.
 
     :param kept: what can be put into a slot again, as {"release", "env"}: the release is unpacked, and its environment is there.
     """
-    color = other(facts["live"])
+    color = other(facts["live"] or "")
     candidates = rollback_candidates(facts)
     for entry in candidates:
-        goal = {"release": entry["release"], "env": entry["env"], "color": color}
-        if _was_live(facts["slots"][color], entry):
-            return {**goal, "env": facts["slots"][color]["env"], "take": False}
+        goal: Goal = {"release": entry["release"], "env": entry["env"], "color": color}
+        slot: Any = facts["slots"][color]
+        if _was_live(slot, entry):
+            return {**goal, "env": slot["env"], "take": False}
         envs = [one["env"] for one in kept if one["release"] == entry["release"]]
         if entry["env"] in envs:
             return {**goal, "take": True}
@@ -241,14 +263,14 @@ def rollback_target(facts, kept):
     raise Refused("nothing was live before the current release, so there is nothing to roll back to")
 
 
-def named(held):
+def named(held: Any) -> str:
     """What a slot holds, as a person reads it: release, and the beginning of the id of its environment."""
     if not held or not held.get("release"):
         return "nothing"
     return held["release"] + (f" env {held['env'][: _envfile.ID_SHOWN]}" if held.get("env") else "")
 
 
-def migrate_color(info):
+def migrate_color(info: Info) -> str:
     """Which slot's release migrates: the idle one if it holds something deployed after the live one, else the live one."""
     live, idle = info["slots"][info["live"]], info["slots"][info["idle"]]
     if idle["rolled_back"]:
@@ -258,7 +280,7 @@ def migrate_color(info):
     return info["live"]
 
 
-def disagreements(info):
+def disagreements(info: Info) -> list[str]:
     """Sentences for whatever the four truths of a host do not agree on: facts, symlink, /deployment_id, process."""
     found = list(info["problems"])
     link, answer, facts = info["link"], info["deployment_id"], info["facts"]
@@ -296,7 +318,7 @@ def disagreements(info):
     return found
 
 
-def prune(newest_first, protected, keep):
+def prune(newest_first: list[str], protected: Container[str | None], keep: int) -> list[str]:
     """Which releases to remove: all but V(keep) of those that nothing protects."""
     spare = [release for release in newest_first if release not in protected]
     return spare[keep:]

@@ -15,6 +15,12 @@ from typing import Any, Optional, TypedDict
 Result = dict[str, Any]
 
 
+# An answer of HTTP: C(status), C(location) and C(body), or C(error).
+Answer = dict[str, Any]
+# The TCP sockets of a host: inodes by (local port, state of the kernel's).
+Sockets = dict[tuple[int, str], list[str]]
+
+
 class Held(TypedDict, total=False):
     """What a slot holds, was live, or was rolled back from: the two together are one thing."""
 

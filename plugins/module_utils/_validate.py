@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+
+if TYPE_CHECKING:
+    pass
 
 COLORS = ("blue", "green")
 
@@ -36,16 +40,16 @@ _TOKEN = re.compile(r"\A[A-Za-z0-9_-]{16,128}\Z")
 _LISTEN = re.compile(r"\A(?:((?:[0-9]{1,3}\.){3}[0-9]{1,3}):)?([0-9]{1,5})\Z")
 
 
-def other(color):
+def other(color: str) -> str:
     """V(green) for V(blue), and the reverse."""
     return "green" if color == "blue" else "blue"
 
 
-def _text(value):
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def check_app(value):
+def check_app(value: Any) -> str:
     if not isinstance(value, str) or not _APP.match(value):
         raise Refused(
             f"bluegreen_app must be a release name: [a-z][a-z0-9_]*, at most 32 characters (got {_text(value)!r})"
@@ -57,13 +61,13 @@ def check_app(value):
     return value
 
 
-def check_color(value, what="color"):
+def check_color(value: Any, what: str = "color") -> str:
     if value not in COLORS:
         raise Refused(f"{what} must be blue or green (got {_text(value)!r})")
     return value
 
 
-def check_domain(value):
+def check_domain(value: Any) -> str:
     if not isinstance(value, str) or len(value) > 253 or not _DOMAIN.match(value):
         raise Refused(
             "bluegreen_domain must be a host name such as example.com or *.example.com, in lower case and at most 253 "
@@ -72,14 +76,14 @@ def check_domain(value):
     return value
 
 
-def _port(value, what, low):
+def _port(value: Any, what: str, low: int) -> int:
     # bool is an int in Python; a YAML `true` is not a port.
     if isinstance(value, bool) or not re.match(r"\A[0-9]{1,5}\Z", str(value)) or not low <= int(value) <= 65535:
         raise Refused(f"{what} must be a whole number from {low} to 65535 (got {_text(value)!r})")
     return int(value)
 
 
-def check_ports(value):
+def check_ports(value: Any) -> dict[str, int]:
     if not isinstance(value, dict) or sorted(value) != sorted(COLORS):
         raise Refused(f"bluegreen_ports must be a mapping with the keys blue and green (got {_text(value)!r})")
     ports = {color: _port(value[color], f"bluegreen_ports.{color}", 1024) for color in COLORS}
@@ -90,7 +94,7 @@ def check_ports(value):
     return ports
 
 
-def check_listen(value):
+def check_listen(value: Any) -> str:
     match = None if isinstance(value, bool) else _LISTEN.match(str(value))
     if not match or not all(int(part) < 256 for part in (match.group(1) or "0").split(".")):
         raise Refused(f"bluegreen_listen must be a port, or IPv4-address:port (got {_text(value)!r})")
@@ -98,19 +102,18 @@ def check_listen(value):
     return str(value)
 
 
-def listen_address(listen):
+def listen_address(listen: str) -> tuple[str, int]:
     """Where to reach nginx from the host itself: (address, port)."""
-    match = _LISTEN.match(listen)
-    address = match.group(1) or "127.0.0.1"
-    return ("127.0.0.1" if address == "0.0.0.0" else address), int(match.group(2))
+    address, _colon, port = listen.rpartition(":")
+    return (address if address not in ("", "0.0.0.0") else "127.0.0.1"), int(port)
 
 
-def request_host(domain):
+def request_host(domain: str) -> str:
     """A Host header that this domain's server block answers to; a wildcard needs some name in place of the star."""
     return "www" + domain[1:] if domain.startswith("*") else domain
 
 
-def check_path(value, what):
+def check_path(value: Any, what: str) -> str:
     if not isinstance(value, str) or not _PATH.match(value) or ".." in value.split("/") or value.strip("/") == "":
         raise Refused(
             f"{what} must be an absolute path of letters, digits and . _ / - without '..' (got {_text(value)!r})"
@@ -118,7 +121,7 @@ def check_path(value, what):
     return value.rstrip("/")
 
 
-def check_version(value):
+def check_version(value: Any) -> str:
     if not isinstance(value, str) or not _VERSION.match(value):
         raise Refused(
             f"version must be at most 64 letters, digits and . + _ -, the first a letter or digit (got {_text(value)!r})"
@@ -126,47 +129,47 @@ def check_version(value):
     return value
 
 
-def check_release(value):
+def check_release(value: Any) -> str:
     if not isinstance(value, str) or not _RELEASE.match(value):
         raise Refused(f"release must be <version>-<first 8 digits of its SHA-256> (got {_text(value)!r})")
     return value
 
 
-def check_env_id(value):
+def check_env_id(value: Any) -> str:
     """The id of an environment, or V('') where it is not known: a host that an older version of this collection deployed to."""
     if not isinstance(value, str) or not _ENV_ID.match(value):
         raise Refused(f"environment must be an id of 12 hexadecimal digits (got {_text(value)!r})")
     return value
 
 
-def release_id(version, sha256):
+def release_id(version: str, sha256: str) -> str:
     return f"{check_version(version)}-{sha256[:8]}"
 
 
-def release_version(release):
+def release_version(release: str) -> str:
     """The version part of a release id."""
-    return _RELEASE.match(release).group(1)
+    return check_release(release).rpartition("-")[0]
 
 
-def check_checksum(value):
+def check_checksum(value: Any) -> str:
     match = _CHECKSUM.match(value) if isinstance(value, str) else None
     if not match:
         raise Refused(f"bluegreen_artifact_checksum must be sha256: and 64 hexadecimal digits (got {_text(value)!r})")
     return match.group(1)
 
 
-def is_url(artifact):
+def is_url(artifact: str) -> bool:
     return artifact.startswith(("http://", "https://"))
 
 
-def bare_url(url):
+def bare_url(url: str) -> str:
     """A URL without what may be secret in it: user, password, query, fragment."""
     scheme, _slashes, rest = str(url).partition("://")
     place, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
     return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
 
 
-def check_artifact(value, checksum):
+def check_artifact(value: Any, checksum: str | None) -> str:
     """Only the words; whether the file is there and what is in it is V(_artifact)'s matter."""
     if not isinstance(value, str) or not value:
         raise Refused("bluegreen_artifact is required: the path of the mix release tarball, or its http(s) URL")
@@ -182,13 +185,13 @@ def check_artifact(value, checksum):
     return value
 
 
-def check_url_path(value, what="bluegreen_health_path"):
+def check_url_path(value: Any, what: str = "bluegreen_health_path") -> str:
     if not isinstance(value, str) or len(value) > 1024 or not _URL_PATH.match(value):
         raise Refused(f"{what} must be a URL path that starts with / (got {_text(value)!r})")
     return value
 
 
-def check_aliases(value, domain):
+def check_aliases(value: Any, domain: str) -> list[str]:
     if not isinstance(value, list):
         raise Refused(f"bluegreen_aliases must be a list of host names (got {_text(value)!r})")
     for one in value:
@@ -199,7 +202,7 @@ def check_aliases(value, domain):
     return value
 
 
-def check_trusted_proxies(value):
+def check_trusted_proxies(value: Any) -> list[str]:
     """Addresses and networks, of which none is everybody."""
     if not isinstance(value, list):
         raise Refused(f"bluegreen_trusted_proxies must be a list of addresses and networks (got {_text(value)!r})")
@@ -219,7 +222,7 @@ def check_trusted_proxies(value):
     return value
 
 
-def check_tls(value, listen):
+def check_tls(value: Any, listen: str) -> dict[str, Any]:
     """{"certificate", "key", "listen"}, or an empty mapping for none."""
     if not isinstance(value, dict) or not set(value) <= {"certificate", "key", "listen"}:
         raise Refused("bluegreen_tls must be a mapping of certificate, key and optionally listen (default 443)")
@@ -236,19 +239,19 @@ def check_tls(value, listen):
     return value
 
 
-def check_body_size(value):
+def check_body_size(value: Any) -> str:
     if not isinstance(value, (int, str)) or isinstance(value, bool) or not _SIZE.match(str(value)):
         raise Refused(f"bluegreen_body_size must be a number followed by k, m or g, such as 8m (got {_text(value)!r})")
     return str(value)
 
 
-def check_assets(value):
+def check_assets(value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(one, str) and _FOLDER.match(one) for one in value):
         raise Refused(f"bluegreen_assets must be a list of URL paths such as /assets/ (got {_text(value)!r})")
     return value
 
 
-def check_token(value):
+def check_token(value: Any) -> str:
     # Those that begin with smoke- are of a promote that checks a slot, and are swept.
     if not isinstance(value, str) or not _TOKEN.match(value) or value.startswith("smoke-"):
         # Not shown: it is a secret, and a wrong one may be nearly the right one.
@@ -256,11 +259,11 @@ def check_token(value):
     return value
 
 
-def check_percent(value):
+def check_percent(value: Any) -> int:
     return check_whole(value, "percent", 0, 100)
 
 
-def check_smoke(value):
+def check_smoke(value: Any) -> list[dict[str, Any]]:
     """List of {"path", "status", "contains"}, complete."""
     if not isinstance(value, list):
         raise Refused("bluegreen_smoke must be a list of checks, each with path and optionally status and contains")
@@ -281,7 +284,7 @@ def check_smoke(value):
 HOOKS = tuple(f"{when}_{what}" for what in ("install", "start", "promote") for when in ("before", "after"))
 
 
-def check_hooks(value):
+def check_hooks(value: Any) -> dict[str, list[str]]:
     if not isinstance(value, dict):
         raise Refused(
             f"bluegreen_hooks must be a mapping of {', '.join(HOOKS)} to lists of task files (got {_text(value)!r})"
@@ -293,25 +296,25 @@ def check_hooks(value):
     return value
 
 
-def check_snippet(value, what):
+def check_snippet(value: Any, what: str) -> str:
     """Configuration of the user's own. nginx judges it; here only what could not stand in a file of ours."""
     if not isinstance(value, str) or "\0" in value:
         raise Refused(f"{what} must be text in nginx's language (got {_text(value)!r})")
     return value
 
 
-def check_whole(value, what, low, high):
+def check_whole(value: Any, what: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not re.match(r"\A[0-9]{1,9}\Z", str(value)) or not low <= int(value) <= high:
         raise Refused(f"{what} must be a whole number from {low} to {high} (got {_text(value)!r})")
     return int(value)
 
 
-def check_choice(value, what, choices):
+def check_choice(value: Any, what: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise Refused(f"{what} must be {' or '.join(choices)} (got {_text(value)!r})")
     return value
 
 
-def module_name(app):
+def module_name(app: str) -> str:
     """bluegreen_app as an Elixir module: my_app is MyApp, as `mix new` does it."""
     return "".join(part[:1].upper() + part[1:] for part in app.split("_"))
