@@ -152,6 +152,7 @@ DOCUMENTS = (
     "docs/zero-downtime.md",
     "docs/tutorial.md",
     "docs/coming-from.md",
+    "docs/upgrading.md",
 )
 
 

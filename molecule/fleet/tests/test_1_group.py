@@ -50,6 +50,8 @@ def test_all_good():
         run = play("promote", "color=green")
     assert serving() == {("green", "0.1.1", "1")}
     said(run, *(f"{host}: live blue 0.1.0-" for host in HOSTS), "all hosts switched within")
+    # What is said of the whole group is said once.
+    assert run.text.count("HOST ") == 1 and run.text.count("all hosts switched within") == 1
     assert all(set(client.seen) == {"blue", "green"} for client in clients.values())
     assert (
         play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_promote": True}).changed() == 0

@@ -101,12 +101,26 @@ def test_a_host_that_is_slow_switches_at_the_same_instant(colors):
     play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), **FORCE})
 
 
-def test_a_host_that_is_lost_in_the_upload_and_consent_to_go_on_without_it(reachable):
-    """bluegreen_lost_hosts holds in the longest step too."""
-    fault = {"FAULT_TASK": "Install the release"}
+@pytest.mark.parametrize(
+    "task",
+    [
+        "Install the release",
+        "Put the release into the slot and wait until it is healthy",
+        "Request the smoke paths from the slot through nginx",
+        "Switch the traffic and prove it",
+    ],
+)
+def test_a_host_that_is_lost_and_consent_to_go_on_without_it(reachable, task):
+    """bluegreen_lost_hosts holds in every step."""
+    fault = {"FAULT_TASK": task}
     fault["FAULT_COMMAND"] = f"docker exec {THREE} sh -c 'systemctl stop ssh; pkill -KILL sshd; true'"
     before = SITES[THREE].get().json()
-    goal = {**REBUILT, "bluegreen_lost_hosts": "proceed", "bluegreen_promote": True}
+    goal = {
+        **REBUILT,
+        "bluegreen_lost_hosts": "proceed",
+        "bluegreen_promote": True,
+        "bluegreen_smoke": [{"path": "/health"}],
+    }
     with asking():
         run = start("deploy", "-e", json.dumps(goal), env={**FAULT_PLUGIN, **fault})
         text = run.communicate(timeout=300)[0]
