@@ -57,9 +57,12 @@ class Run:
         self.rc = done.returncode
         self.text = done.stdout
 
-    def says(self):
-        """All of it in one line, whatever lines it was broken into."""
-        return " ".join(self.text.split())
+    def says(self, *words):
+        """All of it in one line, whatever lines it was broken into. Fails unless it has all the words."""
+        text = " ".join(self.text.split())
+        for word in words:
+            assert word in text, f"{word!r} is not in:\n{self.text[-3000:]}"
+        return text
 
     def lines(self):
         return [line.strip().strip('",') for line in self.text.splitlines()]
@@ -94,6 +97,22 @@ def playbook(inventory, name, *args, rc=0, verbose=None, env=None):
     fine = rc is any or (done.returncode != 0 if rc is None else done.returncode == rc)
     assert fine, f"{' '.join(words)}: exit {done.returncode}\n{done.stdout[-12000:]}"
     return Run(done)
+
+
+@contextlib.contextmanager
+def broken(host, harm, repair):
+    """While the block runs, a command has done harm to a host; another one repairs it, whatever happens in the block."""
+    host.check_output(harm)
+    try:
+        yield
+    finally:
+        host.check_output(repair)
+
+
+def squatting(host, port):
+    """While the block runs, a process that is not ours listens on a port of a host."""
+    start = f"sudo systemd-run --unit=squatter --quiet python3 -m http.server {port}; sleep 1"
+    return broken(host, start, "sudo systemctl stop squatter")
 
 
 class Site:

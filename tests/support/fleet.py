@@ -35,12 +35,6 @@ def start(name, *args, env=None):
     )
 
 
-def said(run, *words):
-    text = " ".join(run.text.split())
-    for word in words:
-        assert word in text, run.text[-3000:]
-
-
 def inside(host, command, check=True):
     done = subprocess.run(["docker", "exec", host, "sh", "-c", command], capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
@@ -84,9 +78,19 @@ def held(*but):
     return {host: inside(host, command, check=False) for host in HOSTS if host not in but}
 
 
+@contextlib.contextmanager
+def broken(host, harm, repair):
+    """While the block runs, a command has done harm to a host; another one repairs it, whatever happens in the block."""
+    inside(host, harm)
+    try:
+        yield
+    finally:
+        inside(host, repair)
+
+
 def cut_off(host):
-    """No new ssh connection, and none that an earlier run has kept open."""
-    inside(host, "systemctl stop ssh; pkill -KILL sshd; true")
+    """While the block runs: no new ssh connection, and none that an earlier run has kept open."""
+    return broken(host, "systemctl stop ssh; pkill -KILL sshd; true", "systemctl start ssh")
 
 
 @contextlib.contextmanager

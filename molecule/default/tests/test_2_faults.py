@@ -12,7 +12,7 @@ import re
 import tarfile
 
 import pytest
-from support.bluegreen import Client, Site, artifact, variant
+from support.bluegreen import Client, Site, artifact, broken, squatting, variant
 
 ROOT = "/opt/sample_app"
 GOOD = f"bluegreen_artifact={artifact('sample_app-0.1.1')}"
@@ -111,7 +111,7 @@ def untouched(host, site):
 def test_bad_input_is_refused_before_a_host_is_touched(play, untouched, name, given, said):
     goal = {"bluegreen_artifact": artifact("sample_app-0.1.1"), **given} if given or name != "deploy" else {}
     run = play(name, goal, rc=None)
-    assert said in " ".join(run.text.split())
+    run.says(said)
     assert "Traceback" not in run.text
 
 
@@ -224,10 +224,10 @@ def test_a_failed_deploy_gives_the_slot_back(host, site, play, env, said):
 
 
 def test_promote_refuses_an_unhealthy_target(host, site, play):
-    host.check_output("sudo systemctl kill -s STOP sample_app@green")
-    run = play("promote", "color=green", rc=2)
-    host.check_output("sudo systemctl kill -s CONT sample_app@green")
-    assert "is not healthy: no answer in 2 s on port 5000" in " ".join(run.text.split())
+    stop, go_on = (f"sudo systemctl kill -s {signal} sample_app@green" for signal in ("STOP", "CONT"))
+    with broken(host, stop, go_on):
+        run = play("promote", "color=green", rc=2)
+    run.says("is not healthy: no answer in 2 s on port 5000")
     assert site.color() == "blue"
 
 
@@ -245,7 +245,7 @@ def test_the_live_slot_keeps_its_port(host, play, untouched):
         {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_ports": {"blue": 4001, "green": 5001}},
         rc=2,
     )
-    assert "blue is live on port 4000, and bluegreen_ports.blue says 4001" in " ".join(run.text.split())
+    run.says("blue is live on port 4000, and bluegreen_ports.blue says 4001")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_the_live_slot_keeps_its_port(host, play, untouched):
 )
 def test_what_others_have_is_not_overwritten(host, play, untouched, name, said):
     run = play("setup", {**THIRD, "bluegreen_app": name}, rc=2)
-    assert said in " ".join(run.text.split())
+    run.says(said)
     assert not host.file(f"/etc/nginx/conf.d/{name}.conf").exists
 
 
@@ -277,9 +277,8 @@ def test_the_same_release_with_another_environment_is_promoted(host, site, play)
 
 def test_a_port_that_somebody_else_has(host, site, play):
     play("stop", "color=green")
-    host.check_output("sudo systemd-run --unit=squatter --quiet python3 -m http.server 5000; sleep 1")
-    run = play("deploy", f"bluegreen_artifact={artifact('sample_app-0.1.1-rebuilt')}", rc=2)
-    host.check_output("sudo systemctl stop squatter")
+    with squatting(host, 5000):
+        run = play("deploy", f"bluegreen_artifact={artifact('sample_app-0.1.1-rebuilt')}", rc=2)
     assert "port 5000 of green is taken by process" in run.text and "(python3 of squatter)" in run.text
     assert site.version() == "0.1.0"
     play("deploy", GOOD)
@@ -293,7 +292,7 @@ def test_an_answer_of_somebody_else_is_not_health(host, play):
     host.check_output(
         f"sudo mkdir -p /srv/squat && sudo touch /srv/squat/health && printf '{script}' | sudo tee /srv/squat/s.py"
     )
-    host.check_output(
+    squat = (
         "sudo systemd-run --unit=squatter --quiet --working-directory=/srv/squat sh -c "
         "'while ! systemctl is-active -q sample_app@green; do sleep 0.05; done; exec python3 s.py'"
     )
@@ -302,8 +301,8 @@ def test_an_answer_of_somebody_else_is_not_health(host, play):
         "bluegreen_env": env,
         "bluegreen_health_timeout": 5,
     }
-    run = play("deploy", goal, rc=2)
-    host.check_output("sudo systemctl stop squatter")
+    with broken(host, squat, "sudo systemctl stop squatter"):
+        run = play("deploy", goal, rc=2)
     assert "port 5000 is answered by process" in run.text
     play("deploy", GOOD)
 
@@ -400,7 +399,7 @@ def test_a_file_that_somebody_edited_is_not_passed_on(host, site, play, tmp_path
     everywhere = f"for one in {ROOT}/releases/*/{name}"
     host.check_output(f"sudo cp -a {edited} /root/kept && sudo sh -c '{everywhere}; do echo % edited >>$one; done'")
     run = play("deploy", f"bluegreen_artifact={variant(artifact('sample_app-0.1.1'), tmp_path / 'new.tar.gz')}")
-    assert f"after all: no release on this host has {name} any more" in " ".join(run.text.split()), run.text
+    run.says(f"after all: no release on this host has {name} any more")
     assert host.check_output(f"sha256sum {ROOT}/slots/green/release/{name} | cut -c1-64") == right
     host.check_output(f"sudo sh -c '{everywhere}; do cp --remove-destination -p /root/kept $one; done'")
 
@@ -441,7 +440,7 @@ def test_two_apps_do_not_notice_each_other(host, site, play):
 
 def test_a_domain_that_is_taken_is_refused(host, play):
     run = play("setup", {**THIRD, "bluegreen_domain": "sample.test"}, rc=2)
-    assert "another site of this nginx already answers to sample.test" in " ".join(run.text.split())
+    run.says("another site of this nginx already answers to sample.test")
     assert not host.file("/etc/nginx/conf.d/third_app.conf").exists
 
 

@@ -16,12 +16,6 @@ ROOT = "/opt/sample_app"
 TOKEN = "a-secret-for-the-preview"
 
 
-def said(run, *words):
-    text = " ".join(run.text.split())
-    for word in words:
-        assert word in text, run.text[-3000:]
-
-
 @pytest.fixture(scope="module", autouse=True)
 def known_state(host):
     """0.1.0 is live, 0.1.1 is idle and has not been live."""
@@ -69,7 +63,7 @@ def test_a_preview_of_the_idle_slot(host, site, play):
 )
 def test_a_preview_token_that_nginx_would_read_otherwise(play, token):
     run = play("setup", {"bluegreen_preview_token": token}, rc=2)
-    said(run, "bluegreen_preview_token must be 16 to 128 letters, digits, _ and -")
+    run.says("bluegreen_preview_token must be 16 to 128 letters, digits, _ and -")
     assert token not in run.text
 
 
@@ -85,7 +79,7 @@ def test_a_preview_token_that_nginx_would_read_otherwise(play, token):
 )
 def test_a_smoke_check_that_fails_stops_the_promote(host, site, play, check, message):
     live = site.color()
-    said(play("promote", f"color={other(live)}", {"bluegreen_smoke": [check]}, rc=2), message)
+    play("promote", f"color={other(live)}", {"bluegreen_smoke": [check]}, rc=2).says(message)
     assert site.color() == live
     assert host.check_output(f"sudo ls {ROOT}/preview") == ""
 
@@ -99,7 +93,7 @@ def test_a_canary(host, site, play):
     assert set(colors()) == {live}
     with Client(site) as client:
         run = play("canary", "percent=25")
-        said(run, f"canary: 25 % of the visitors get {other(live)}")
+        run.says(f"canary: 25 % of the visitors get {other(live)}")
         share = colors()
         assert 0.1 < share.count(other(live)) / 200 < 0.4 and colors() == share
         assert play("canary", "percent=25").changed() == 0
@@ -128,14 +122,14 @@ def test_a_rollback_does_not_depend_on_smoke_checks(site, play):
 
 @pytest.mark.parametrize("percent", ["-1", "101", "ten", "1.5"])
 def test_a_percent_that_is_none(play, percent):
-    said(play("canary", f"percent={percent}", rc=2), f"percent must be a whole number from 0 to 100 (got '{percent}')")
+    play("canary", f"percent={percent}", rc=2).says(f"percent must be a whole number from 0 to 100 (got '{percent}')")
 
 
 def test_nobody_is_sent_to_a_slot_that_is_not_healthy(site, play):
     idle = other(site.color())
     play("stop", f"color={idle}")
-    said(play("canary", "percent=10", rc=2), "is not healthy", "canary failed")
-    said(play("canary", rc=2), "Name the share of the visitors")
+    play("canary", "percent=10", rc=2).says("is not healthy", "canary failed")
+    play("canary", rc=2).says("Name the share of the visitors")
     play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_force": True})
 
 
@@ -143,7 +137,7 @@ def test_maintenance(host, site, play, tmp_path):
     before = reloads(host)
     page = tmp_path / "page.html"
     page.write_text("<h1>Gone fishing</h1>")
-    said(play("maintenance", "state=on", f"bluegreen_maintenance_page={page}"), "closed for maintenance")
+    play("maintenance", "state=on", f"bluegreen_maintenance_page={page}").says("closed for maintenance")
     answer = site.get("/any", headers={})
     assert (answer.status_code, answer.text, answer.headers["Retry-After"]) == (503, page.read_text(), "120")
     assert requests.post(site.base + "/echo", "x", headers=site.headers, timeout=10).status_code == 503
@@ -156,7 +150,7 @@ def test_maintenance(host, site, play, tmp_path):
     run = play("maintenance", "state=off")
     assert site.get().status_code == 200 and run.changed() == 1 and reloads(host) == before
     assert play("maintenance", "state=off").changed() == 0
-    said(play("maintenance", "state=maybe", rc=2), "-e state=on closes the site")
+    play("maintenance", "state=maybe", rc=2).says("-e state=on closes the site")
 
 
 def test_assets_of_the_former_release(host, site, play):
@@ -205,14 +199,14 @@ def test_jobs_run_in_the_live_slot_only(host, site, play):
 def test_a_slot_that_cannot_be_told_that_it_will_be_idle_stays_live(host, site, play):
     live = site.color()
     run = play("promote", f"color={other(live)}", {**JOBS, "bluegreen_on_idle": 'raise "queue is stuck"'}, rc=2)
-    said(run, "bluegreen_on_idle", "queue is stuck", "serves what it served before")
+    run.says("bluegreen_on_idle", "queue is stuck", "serves what it served before")
     assert site.color() == live and jobs(host, live) == "running"
 
 
 def test_a_slot_that_cannot_be_told_that_it_is_live_is_reported(host, site, play):
     live = site.color()
     run = play("promote", f"color={other(live)}", {**JOBS, "bluegreen_on_live": 'raise "no queue"'}, rc=2)
-    said(run, "bluegreen_on_live", "no queue", "Traffic is on the new slot and was not rolled back")
+    run.says("bluegreen_on_live", "no queue", "Traffic is on the new slot and was not rolled back")
     assert site.color() == other(live)
     play("rollback", JOBS)
     assert site.color() == live
@@ -250,7 +244,7 @@ def test_a_hook_that_fails(host, site, play, tmp_path, name):
     goal["bluegreen_env"] = {"SECRET_KEY_BASE": "k", "HOOK": name}
     live, slots = site.color(), host.check_output(f"readlink {ROOT}/slots/blue/release {ROOT}/slots/green/release")
     run = play("deploy", {**goal, "bluegreen_hooks": {name: [str(bad)]}}, rc=2)
-    said(run, f"{name}: Ask the webhook: the webhook says no")
+    run.says(f"{name}: Ask the webhook: the webhook says no")
     assert (site.color() == live) == (name != "after_promote")
     if name in ("before_install", "after_start"):
         assert host.check_output(f"readlink {ROOT}/slots/blue/release {ROOT}/slots/green/release") == slots
@@ -262,16 +256,15 @@ def test_a_hook_that_fails(host, site, play, tmp_path, name):
 def test_a_hook_that_would_leave_hosts_behind(play, tmp_path):
     bad = tmp_path / "bad.yml"
     bad.write_text("- name: Once\n  run_once: true\n  ansible.builtin.debug:\n")
-    said(
-        play("promote", {"bluegreen_hooks": {"before_promote": [str(bad)]}}, rc=2), "run_once is not supported in hooks"
+    play("promote", {"bluegreen_hooks": {"before_promote": [str(bad)]}}, rc=2).says(
+        "run_once is not supported in hooks"
     )
 
 
 def test_an_alias_that_another_site_has(host, play):
     theirs = "server { listen 80; server_name taken.test; }"
     host.check_output(f"echo '{theirs}' | sudo tee /etc/nginx/conf.d/another.conf; sudo nginx -s reload")
-    said(
-        play("setup", {"bluegreen_aliases": ["taken.test"]}, rc=2),
+    play("setup", {"bluegreen_aliases": ["taken.test"]}, rc=2).says(
         "another site of this nginx already answers to taken.test",
     )
     host.check_output("sudo rm /etc/nginx/conf.d/another.conf; sudo nginx -s reload")
@@ -279,12 +272,11 @@ def test_an_alias_that_another_site_has(host, play):
 
 
 def test_a_hook_that_is_not_there(play):
-    said(
-        play("promote", {"bluegreen_hooks": {"before_promote": ["no-such.yml"]}}, rc=2),
+    play("promote", {"bluegreen_hooks": {"before_promote": ["no-such.yml"]}}, rc=2).says(
         "there is no file",
         "no-such.yml",
     )
-    said(play("promote", {"bluegreen_hooks": {"before_lunch": ["x.yml"]}}, rc=2), "before_lunch", "before_promote")
+    play("promote", {"bluegreen_hooks": {"before_lunch": ["x.yml"]}}, rc=2).says("before_lunch", "before_promote")
 
 
 def test_the_old_slot_is_drained_and_stopped(host, site, play):
@@ -297,7 +289,7 @@ def test_the_old_slot_is_drained_and_stopped(host, site, play):
     # What was under way on the old slot came to its end there.
     assert len(lines) == 60 and {line.split()[1] for line in lines} == {live}
     assert host.check_output(f"systemctl show -P ActiveState sample_app@{live}") == "inactive"
-    said(run, f"{live}", "stopped")
+    run.says(f"{live}", "stopped")
     play("rollback")
     assert site.color() == live
 
@@ -306,7 +298,7 @@ def test_a_drain_that_does_not_end(host, site, play):
     live = site.color()
     stream = requests.get(site.base + "/stream?n=300&ms=100", headers=site.headers, stream=True, timeout=60)
     run = play("promote", f"color={other(live)}", "bluegreen_drain_timeout=3")
-    said(run, f"{live} still has", "connections after 3 s")
+    run.says(f"{live} still has", "connections after 3 s")
     stream.close()
     play("rollback")
 
@@ -327,7 +319,7 @@ def test_certificates_that_will_not_do(host, site, play):
         ({"certificate": "relative.pem", "key": "/x"}, "bluegreen_tls.certificate is 'relative.pem'"),
         ({**good, "listen": "80"}, "must differ from bluegreen_listen"),
     ):
-        said(play("setup", {"bluegreen_tls": tls}, rc=2), message)
+        play("setup", {"bluegreen_tls": tls}, rc=2).says(message)
         assert (
             host.check_output("sudo cat /etc/nginx/conf.d/sample_app.conf") == before and site.get().status_code == 200
         )
@@ -360,7 +352,7 @@ def test_tls(host, site, play):
 def test_a_snippet_that_breaks_nginx(host, site, play):
     before = host.check_output("sudo cat /etc/nginx/conf.d/sample_app.conf")
     run = play("setup", {"bluegreen_nginx_server": "location /mine {\n  retrun 200;\n}"}, rc=2)
-    said(run, 'unknown directive "retrun"', "of it: retrun 200;", "was restored")
+    run.says('unknown directive "retrun"', "of it: retrun 200;", "was restored")
     assert host.check_output("sudo cat /etc/nginx/conf.d/sample_app.conf") == before and site.get().status_code == 200
     play(
         "setup",

@@ -13,7 +13,7 @@ import time
 
 import pytest
 import requests
-from support.bluegreen import PLAIN, Client, Site, artifact, playbook, variant
+from support.bluegreen import PLAIN, Client, Site, artifact, playbook, squatting, variant
 
 INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
 ROOT = "/opt/sample_app"
@@ -330,24 +330,17 @@ def test_the_ports_of_another_app_are_refused_by_its_name_before_anything_is_set
     assert host.run(untouched).stdout in ("", "history.jsonl\n")
     assert Site(18180, "other.test").get("/").text != site.get("/").text
     # A port of somebody who is no app of ours.
-    host.check_output("sudo systemd-run --unit=squatter --quiet python3 -m http.server 6004; sleep 1")
-    try:
-        run = play("deploy", app(4), rc=2)
-        assert "port 6004 is taken by process" in run.says() and "(python3 of squatter)" in run.says()
+    with squatting(host, 6004):
+        play("deploy", app(4), rc=2).says("port 6004 is taken by process", "(python3 of squatter)")
         assert host.run(untouched).stdout in ("", "history.jsonl\n")
-    finally:
-        host.check_output("sudo systemctl stop squatter")
 
 
 def test_a_site_whose_slot_holds_nothing_never_answers_with_another_process(host, play, clean):
     forget(host, "other_app")
     play("setup", app(5))
     second = Site(18180, "other.test")
-    host.check_output("sudo systemd-run --unit=squatter --quiet python3 -m http.server 6005; sleep 1")
-    try:
+    with squatting(host, 6005):
         assert second.get("/").status_code == 503 and second.color() == "blue"
-    finally:
-        host.check_output("sudo systemctl stop squatter")
     play("deploy", app(5))
     assert second.get("/").status_code == 200
     # A first deploy that fails leaves it as it was.

@@ -29,12 +29,12 @@ from support.fleet import (
     ROOT,
     SITES,
     asking,
+    broken,
     cut_off,
     docker,
     held,
     inside,
     play,
-    said,
     serving,
     start,
     start_of,
@@ -49,7 +49,7 @@ def test_all_good():
         assert serving() == {("blue", "0.1.0", "1")}
         run = play("promote", "color=green")
     assert serving() == {("green", "0.1.1", "1")}
-    said(run, *(f"{host}: live blue 0.1.0-" for host in HOSTS), "all hosts switched within")
+    run.says(*(f"{host}: live blue 0.1.0-" for host in HOSTS), "all hosts switched within")
     # What is said of the whole group is said once.
     assert run.text.count("HOST ") == 1 and run.text.count("all hosts switched within") == 1
     assert all(set(client.seen) == {"blue", "green"} for client in clients.values())
@@ -63,7 +63,7 @@ def test_one_host_that_never_gets_healthy():
     env = "{{ {'SAMPLE_UNHEALTHY': '1'} if inventory_hostname == 'bluegreen-fleet2' else {} }}"
     with asking():
         run = play("deploy", {**REBUILT, "bluegreen_env": env, "bluegreen_health_timeout": 10}, rc=2)
-    said(run, "deploy failed on 1 host: bluegreen-fleet2: deploying: blue was not healthy within 10 s", "503")
+    run.says("deploy failed on 1 host: bluegreen-fleet2: deploying: blue was not healthy within 10 s", "503")
     assert serving() == before
     # The other two had it running and healthy, and gave it back all the same.
     assert held() == slots
@@ -71,33 +71,28 @@ def test_one_host_that_never_gets_healthy():
 
 def test_one_host_that_cannot_be_reached_from_the_start():
     before, slots = serving(), held("bluegreen-fleet3")
-    cut_off("bluegreen-fleet3")
-    with asking():
+    with cut_off("bluegreen-fleet3"), asking():
         run = play("deploy", REBUILT, rc=2)
-    inside("bluegreen-fleet3", "systemctl start ssh")
-    said(run, "bluegreen-fleet3: locking: unreachable")
+    run.says("bluegreen-fleet3: locking: unreachable")
     assert serving() == before
     assert held("bluegreen-fleet3") == slots
 
 
 def test_one_host_that_cannot_write():
     before, slots = serving(), held()
-    inside("bluegreen-fleet2", f"mount --bind {ROOT} {ROOT} && mount -o remount,ro,bind {ROOT}")
-    with asking():
+    read_only = f"mount --bind {ROOT} {ROOT} && mount -o remount,ro,bind {ROOT}"
+    with broken("bluegreen-fleet2", read_only, f"umount {ROOT}"), asking():
         run = play("promote", "color=blue", rc=2)
-    inside("bluegreen-fleet2", f"umount {ROOT}")
-    said(run, "bluegreen-fleet2: locking: Read-only file system")
+    run.says("bluegreen-fleet2: locking: Read-only file system")
     assert serving() == before and held() == slots
 
 
 def test_one_host_that_cannot_switch():
     """The switch itself fails on one host, after the others have switched: they come back."""
     before = serving()
-    inside("bluegreen-fleet1", f"mkdir {ROOT}/.live.new")
-    with asking():
+    with broken("bluegreen-fleet1", f"mkdir {ROOT}/.live.new", f"rmdir {ROOT}/.live.new"), asking():
         run = play("promote", "color=blue", rc=2)
-    inside("bluegreen-fleet1", f"rmdir {ROOT}/.live.new")
-    said(run, "bluegreen-fleet1: switching:")
+    run.says("bluegreen-fleet1: switching:")
     assert serving() == before
     play("status", "strict=true")
 
@@ -121,7 +116,7 @@ def test_one_host_that_is_lost_during_the_switch():
     # The lost host still has the lock of the run that lost it, which is dead: the same command takes over, and succeeds.
     with asking():
         run = play("promote", "color=blue")
-    said(run, "took over from a run of this machine that is dead")
+    run.says("took over from a run of this machine that is dead")
     assert serving() == {("blue", "0.1.0", "1")}
     play("promote", "color=green")
     play("status", "strict=true")
@@ -131,27 +126,25 @@ def test_after_the_faults_the_same_command_succeeds():
     with asking():
         run = play("deploy", REBUILT)
     assert serving() == {("blue", "0.1.1", "2")}
-    said(run, "consistent:")
+    run.says("consistent:")
     with asking():
         play("rollback")
     assert serving() == {("green", "0.1.1", "1")}
 
 
 def test_deploying_again_what_was_rolled_back_from_needs_consent():
-    said(play("deploy", REBUILT, rc=2), "was rolled back from. To deploy it again: -e bluegreen_force=true")
+    play("deploy", REBUILT, rc=2).says("was rolled back from. To deploy it again: -e bluegreen_force=true")
     with asking():
         play("deploy", REBUILT, "bluegreen_force=true")
     assert serving() == {("blue", "0.1.1", "2")}
 
 
 def test_a_lost_host_and_consent_to_go_on_without_it():
-    cut_off("bluegreen-fleet1")
-    with asking():
+    with cut_off("bluegreen-fleet1"), asking():
         run = play("rollback", "bluegreen_lost_hosts=proceed")
-    inside("bluegreen-fleet1", "systemctl start ssh")
-    said(run, "unreachable and unchanged: bluegreen-fleet1")
+    run.says("unreachable and unchanged: bluegreen-fleet1")
     assert serving("bluegreen-fleet1") == {("green", "0.1.1", "1")}
-    said(play("status", "strict=true", rc=2), "the group serves 2 releases", "bluegreen-fleet1")
+    play("status", "strict=true", rc=2).says("the group serves 2 releases", "bluegreen-fleet1")
     with asking():
         play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_promote": True})
     assert serving() == {("green", "0.1.1", "1")}
@@ -159,8 +152,7 @@ def test_a_lost_host_and_consent_to_go_on_without_it():
 
 
 def test_a_part_of_the_group_is_refused_without_consent():
-    said(
-        play("promote", "color=blue", "--limit", "bluegreen-fleet1", rc=2),
+    play("promote", "color=blue", "--limit", "bluegreen-fleet1", rc=2).says(
         "--limit leaves out bluegreen-fleet2, bluegreen-fleet3 of the group bluegreen",
         "bluegreen_partial=true",
     )
@@ -181,7 +173,7 @@ def test_one_machine_under_two_names(tmp_path):
     }
     assert "bluegreen-fleet1" in text
     run = play("promote", "color=blue", "-i", str(path), extra, rc=2)
-    said(run, "of the inventory are the same machine")
+    run.says("of the inventory are the same machine")
     assert serving() == {("green", "0.1.1", "1")}
     assert all("lock" not in text.splitlines()[-1] for text in held().values())
 
@@ -204,10 +196,10 @@ def test_ten_controllers_at_once():
 def test_waiting_for_a_lock():
     lock = {"run": "x", "holder": "ann@laptop", "operation": "deploy", "since": "2026-01-01T00:00:00Z"}
     inside("bluegreen-fleet1", f"echo '{json.dumps(lock)}' >{ROOT}/lock")
-    said(play("promote", "color=blue", rc=2), "the lock is held by ann@laptop for deploy since 2026-01-01T00:00:00Z")
+    play("promote", "color=blue", rc=2).says("the lock is held by ann@laptop for deploy since 2026-01-01T00:00:00Z")
     subprocess.Popen(["sh", "-c", f"sleep 8; docker exec bluegreen-fleet1 rm {ROOT}/lock"])
     run = play("promote", "color=blue", "bluegreen_lock_wait=60")
-    said(run, "FAILED - RETRYING: [bluegreen-fleet1]: Take the lock")
+    run.says("FAILED - RETRYING: [bluegreen-fleet1]: Take the lock")
     assert run.changed() == 0
 
 
@@ -263,7 +255,7 @@ def test_the_locks_of_a_controller_that_was_ended_are_freed(number):
     while any(inside(host, f"ls {ROOT}/lock", check=False) for host in HOSTS):
         assert time.monotonic() < deadline, held()
         time.sleep(0.5)
-    said(play("status", "history=1"), "promote died")
+    play("status", "history=1").says("promote died")
 
 
 def test_history_of_the_group():
@@ -311,7 +303,7 @@ def test_a_rollback_across_migrations_is_refused():
     )
     before = serving()
     assert {answer[1] for answer in before} == {"0.1.1"}, live
-    said(play("rollback", rc=2), "0.1.0-", "was live: 3.", "bluegreen_force=true")
+    play("rollback", rc=2).says("0.1.0-", "was live: 3.", "bluegreen_force=true")
     assert serving() == before
     play("rollback", "bluegreen_force=true")
     assert {answer[1] for answer in serving()} == {"0.1.0"}
@@ -321,7 +313,7 @@ def test_an_app_that_does_not_tell_its_migrations_gets_its_slots_back():
     before, slots = serving(), held()
     broken = {"bluegreen_migrations_command": 'raise "no database"'}
     goal = {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_force": True, **broken}
-    said(play("deploy", goal, rc=2), "listing its migrations", "no database")
+    play("deploy", goal, rc=2).says("listing its migrations", "no database")
     assert serving() == before and held() == slots
     play("status", "strict=true")
 
@@ -334,7 +326,7 @@ def test_hosts_on_different_live_colors_are_shown_and_made_one():
     color = SITES["bluegreen-fleet1"].color()
     other = {"blue": "green", "green": "blue"}[color]
     play("promote", f"color={other}", "--limit", "bluegreen-fleet2", "bluegreen_partial=true")
-    said(play("status", "strict=true", rc=2), "the group serves 2 releases")
+    play("status", "strict=true", rc=2).says("the group serves 2 releases")
     with asking():
         play("promote", f"color={color}")
     assert len(serving()) == 1
@@ -345,7 +337,7 @@ def test_hosts_on_different_live_colors_are_shown_and_made_one():
 def test_facts_that_somebody_damaged(text):
     path = "/etc/ansible/facts.d/sample_app.fact"
     inside("bluegreen-fleet2", f"printf %s '{text}' >{path}")
-    said(play("status", "strict=true", rc=2), "bluegreen-fleet2")
+    play("status", "strict=true", rc=2).says("bluegreen-fleet2")
     with asking():
         play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_force": True})
     assert json.loads(inside("bluegreen-fleet2", f"cat {path}"))["live"] == SITES["bluegreen-fleet2"].color()
@@ -356,6 +348,6 @@ def test_live_that_points_nowhere_is_not_guessed_about():
     color = SITES["bluegreen-fleet2"].color()
     inside("bluegreen-fleet2", f"ln -sfn slots/purple {ROOT}/live")
     run = play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_force": True}, rc=2)
-    said(run, "bluegreen-fleet2: cannot tell which slot is live", "which is neither slots/blue nor slots/green")
+    run.says("bluegreen-fleet2: cannot tell which slot is live", "which is neither slots/blue nor slots/green")
     inside("bluegreen-fleet2", f"ln -sfn slots/{color} {ROOT}/live")
     play("status", "strict=true")

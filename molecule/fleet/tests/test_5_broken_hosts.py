@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests
 
 from support.bluegreen import artifact, variant
 from support.faults import EVERY, FAULTS
-from support.fleet import HOSTS, ROOT, SITES, asking, held, inside, make_one, play, said, serving
+from support.fleet import HOSTS, ROOT, SITES, asking, held, inside, make_one, play, serving
 
 pytestmark = pytest.mark.faults
 
@@ -75,7 +75,7 @@ def test_nginx_is_killed_and_started(fault):
         before = serving()
         with clients[BROKEN].excused_while():
             inside(BROKEN, "systemctl kill --kill-who=all -s KILL nginx")
-            said(play("promote", f"color={idle}", rc=2), f"{BROKEN}: switching: nginx says", "run setup.yml")
+            play("promote", f"color={idle}", rc=2).says(f"{BROKEN}: switching: nginx says", "run setup.yml")
             assert serving(BROKEN) == before
             inside(BROKEN, "systemctl start nginx")
             wait_until(answers)
@@ -98,7 +98,7 @@ def test_a_disk_is_full(fault, tmp_path):
         spare = f"cd {releases} && for one in *; do readlink ../slots/*/release | grep -q $one || rm -rf $one; done"
         small = f"mount -t tmpfs -o size=$((used + 3000))k,mode=755 none {releases} && cp -a /run/kept/. {releases}"
         inside(BROKEN, f"{spare}; used=$(du -sk {releases} | cut -f1) && cp -a {releases} /run/kept && {small}")
-        said(play("deploy", big, rc=2), f"{BROKEN}: installing: the release needs", "KiB are free")
+        play("deploy", big, rc=2).says(f"{BROKEN}: installing: the release needs", "KiB are free")
         assert serving() == before and held() == slots
         inside(BROKEN, f"umount -l {releases} && rm -rf /run/kept")
         play("deploy", big)

@@ -32,7 +32,6 @@ from support.fleet import (
     inside,
     make_one,
     play,
-    said,
     serving,
     start,
 )
@@ -81,7 +80,7 @@ def test_one_that_is_not_healthy_keeps_all_from_switching(colors):
     with asking() as clients:
         run = play("promote", f"color={idle}", rc=2)
     inside(THREE, f"systemctl kill -s CONT sample_app@{idle}")
-    said(run, f"{THREE}: {idle} (", "is not healthy")
+    run.says(f"{THREE}: {idle} (", "is not healthy")
     assert all(set(client.seen) == {live} for client in clients.values())
 
 
@@ -143,7 +142,7 @@ def test_one_that_cannot_switch_takes_all_back(colors):
             run = play("promote", f"color={idle}", rc=2)
     finally:
         inside(TWO, f"rm -r {ROOT}/.live.new")
-    said(run, f"{TWO}: switching:", "serves what it served before")
+    run.says(f"{TWO}: switching:", "serves what it served before")
     assert {SITES[host].color() for host in HOSTS} == {live}
     play("status", "strict=true")
 
@@ -152,7 +151,7 @@ def test_one_that_fails_has_all_of_them_give_back():
     slots = held()
     env = "{{ {'SAMPLE_UNHEALTHY': '1'} if inventory_hostname == 'bluegreen-fleet2' else {} }}"
     run = play("deploy", {**REBUILT, "bluegreen_env": env, "bluegreen_health_timeout": 5}, rc=2)
-    said(run, f"deploy failed on 1 host: {TWO}: deploying:")
+    run.says(f"deploy failed on 1 host: {TWO}: deploying:")
     assert held() == slots
     play("status", "strict=true")
 
@@ -165,12 +164,11 @@ def test_the_history_says_why_a_run_failed():
     assert f"{TWO}: deploying:" in text and "was not healthy within 5 s" in text
 
 
-def test_status_names_a_host_that_cannot_be_asked(reachable, tmp_path):
-    cut_off(ONE)
-    run = play("status", "strict=true", rc=None)
-    said(run, f"{ONE}: unreachable")
+def test_status_names_a_host_that_cannot_be_asked(tmp_path):
     out = tmp_path / "status.json"
-    play("status", "format=json", f"out={out}")
+    with cut_off(ONE):
+        play("status", "strict=true", rc=None).says(f"{ONE}: unreachable")
+        play("status", "format=json", f"out={out}")
     found = json.loads(out.read_text())
     assert found["in_doubt"] and not found["hosts"][ONE]["ok"] and found["hosts"][TWO]["ok"]
 
@@ -188,7 +186,7 @@ def test_a_canary_goes_to_one_release_only(colors):
     _live, idle = colors
     play("deploy", {**REBUILT, "bluegreen_partial": True}, "--limit", THREE)
     run = play("canary", "percent=10", rc=2)
-    said(run, "would switch to 0.1.1-", "other hosts to another release")
+    run.says("would switch to 0.1.1-", "other hosts to another release")
     assert all(inside(host, f"ls {ROOT}/canary/{idle}") == "" for host in HOSTS)
     play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), **FORCE})
 
@@ -204,7 +202,7 @@ def test_who_gets_which_slot_changes_on_all_hosts_or_on_none(colors, name, words
         run = play(name, words, rc=2)
     finally:
         inside(TWO, f"umount {folder}")
-    said(run, f"{TWO}: changing who gets which slot: Read-only file system")
+    run.says(f"{TWO}: changing who gets which slot: Read-only file system")
     for host in HOSTS:
         assert inside(host, f"ls {ROOT}/canary/*; ls {ROOT}/maintenance").split() == [
             f"{ROOT}/canary/blue:",
@@ -324,8 +322,7 @@ def test_the_first_host_decides_who_gets_all():
         run = play("promote", rc=2)
     finally:
         inside(ONE, f"rm {ROOT}/lock")
-    said(
-        run,
+    run.says(
         "promote failed on 3 hosts",
         f"{ONE}: locking: the lock is held by ann@laptop",
         f"{TWO}: locking: did not reach this step",

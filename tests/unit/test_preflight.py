@@ -1,0 +1,54 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pathlib
+
+import yaml
+from ansible_collections.beamops.bluegreen.plugins.action import preflight
+
+
+def test_the_words_of_a_hook():
+    tasks = [{"name": "x", "block": [{"debug": None, "run_once": True}], "rescue": [{"any_errors_fatal": True}]}]
+    assert {"run_once", "any_errors_fatal"} <= preflight.task_keywords(tasks)
+    assert preflight.task_keywords(None) == set() and preflight.task_keywords(["x"]) == set()
+
+
+def test_a_wrong_type_is_said_in_short_and_names_the_variable():
+    given = {
+        "bluegreen_app": "my_app",
+        "bluegreen_domain": "example.com",
+        "bluegreen_ports": [1],
+        "bluegreen_health_timeout": "soon",
+        "bluegreen_service_manager": "runit",
+        "bluegreen_promote": "yes",
+        "bluegreen_keep_releases": "7",
+    }
+    wrong, values = preflight.check_types(given, preflight.variables())
+    assert sorted(wrong) == [
+        "bluegreen_health_timeout must be of type int (\"'soon'\" cannot be converted to an int)",
+        "bluegreen_ports must be of type dict",
+        "value of bluegreen_service_manager must be one of: systemd, daemon, got: runit",
+    ]
+    assert values["bluegreen_promote"] is True and values["bluegreen_keep_releases"] == 7
+    # What was not given is left to the defaults of the role.
+    assert set(values) == set(given)
+
+
+def test_the_value_of_a_secret_is_not_in_what_is_said_of_its_type():
+    given = {"bluegreen_app": "a", "bluegreen_domain": "b.c", "bluegreen_env": "s3cret"}
+    wrong, _values = preflight.check_types(given, preflight.variables())
+    assert len(wrong) == 1 and "bluegreen_env" in wrong[0] and "s3cret" not in wrong[0]
+
+
+def test_an_ansible_core_that_is_too_old_is_known_by_its_number():
+    assert [preflight.too_old(one) for one in ("2.16.19", "2.17.0rc1", "2.19.14", "3.0.0", "1.9")] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    oldest = yaml.safe_load((pathlib.Path(__file__).parents[2] / "meta/runtime.yml").read_text())["requires_ansible"]
+    assert oldest == ">=" + ".".join(map(str, preflight._OLDEST)) + ".0"
