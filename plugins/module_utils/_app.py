@@ -16,7 +16,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import F
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Facts, Held
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Content, Facts
 
 # The options that every module takes: which app, and where it lives. Documented in the fragment of the same name.
 APP_OPTIONS = dict(
@@ -101,13 +101,13 @@ class App:
         """
         return f"{self.root}/former/{release}.{env}.env" if env else f"{self.root}/former/{release}.env"
 
-    def former_envs(self) -> list[Held]:
+    def former_envs(self) -> list[dict[str, str]]:
         """What was live, has lost its slot, and could be put into one again: {"release", "env"} for each file of V(former_env)."""
         try:
             names = os.listdir(f"{self.root}/former")
         except (FileNotFoundError, PermissionError):
             return []
-        found: list[Held] = []
+        found: list[dict[str, str]] = []
         for name in sorted(name[: -len(".env")] for name in names if name.endswith(".env")):
             try:
                 release, _dot, env = name.rpartition(".")
@@ -163,7 +163,7 @@ class App:
             raise Failure(f"{self.slot(color)}/is-{color} is missing, so nginx cannot tell the slot. Run setup.yml.")
         return color
 
-    def slot_content(self, color: str) -> Held | None:
+    def slot_content(self, color: str) -> Content | None:
         """What a slot holds: {"release", "env", "sha256"}, or V(None)."""
         try:
             target = os.readlink(f"{self.slot(color)}/release")
@@ -173,6 +173,11 @@ class App:
         _validate.check_release(release)
         about = _files.read_json(f"{self.release_dir(release)}/.bluegreen.json") or {}
         return {"release": release, "env": _envfile.env_id(self.env(color)), "sha256": about.get("sha256", "")}
+
+    def slot_release(self, color: str | None) -> str | None:
+        """The release that a slot holds, or V(None)."""
+        content = self.slot_content(color) if color else None
+        return content["release"] if content else None
 
     def installed_releases(self) -> list[str]:
         """Ids of the releases on this host, newest first by the time they were unpacked."""

@@ -379,7 +379,7 @@ def require_ready(app: App, color: str, params: Mapping[str, Any]) -> str:
     held = app.slot_content(color)
     if not held:
         raise Failure(f"{color} holds no release. Run deploy.yml.")
-    release, path = str(held["release"]), params["health_path"]
+    release, path = held["release"], params["health_path"]
     if params.get("release") and release != params["release"]:
         raise Failure(f"{color} holds {release}, not {params['release']}")
     journal = _files.read_json(app.journal(color))

@@ -238,7 +238,7 @@ def is_occupied(slot: Any) -> bool:
     return bool(slot["release"]) and (not never_proven or slot["healthy"])
 
 
-def rollback_target(facts: Facts, kept: list[Held]) -> Goal:
+def rollback_target(facts: Facts, kept: list[dict[str, str]]) -> Goal:
     """Where a rollback goes: {"release", "env", "color", "take"}; V(take) when both have to go into the slot again.
 
     :param kept: what can be put into a slot again, as {"release", "env"}: the release is unpacked, and its environment is there.

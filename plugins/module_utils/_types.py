@@ -29,6 +29,14 @@ class Held(TypedDict, total=False):
     sha256: str
 
 
+class Content(TypedDict):
+    """What a slot holds."""
+
+    release: str
+    env: str
+    sha256: str
+
+
 class FormerlyLive(TypedDict):
     """What was live, and where."""
 

@@ -152,6 +152,8 @@ import calendar
 import json
 import os
 import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _exclusive, _files, _slots
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
@@ -159,11 +161,15 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._info import INF
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
+
 # About 150 KB; older lines are dropped.
 HISTORY_LINES = 500
 
 
-def age_of(lock):
+def age_of(lock: dict[str, Any]) -> float:
     """Seconds since the lock was taken; negative after the clock went backwards."""
     try:
         return time.time() - calendar.timegm(time.strptime(lock["since"], "%Y-%m-%dT%H:%M:%SZ"))
@@ -171,14 +177,14 @@ def age_of(lock):
         return float("inf")
 
 
-def describe(lock, stale_after):
+def describe(lock: dict[str, Any], stale_after: float) -> str:
     age = age_of(lock)
     since = "at an unknown time" if age == float("inf") else f"since {lock['since']}, {max(0, int(age)) // 60} min ago"
     text = f"the lock is held by {lock.get('holder') or 'somebody'} for {lock.get('operation') or 'a run'} {since}"
     return text + (" (stale)" if age >= stale_after else "")
 
 
-def read(app):
+def read(app: App) -> dict[str, Any] | None:
     """The lock that is there, or V(None). An unreadable one is a lock all the same."""
     text = _files.read_text(app.lock)
     if text is None:
@@ -187,7 +193,7 @@ def read(app):
     return found if isinstance(found, dict) else {"run": "", "holder": "", "operation": "", "since": ""}
 
 
-def live_now(app):
+def live_now(app: App) -> dict[str, Any]:
     """What is live now: {"color", "release", "env"}, for the history."""
     try:
         color = app.live_color()
@@ -197,7 +203,7 @@ def live_now(app):
     return {"color": color, "release": held["release"] if held else None, "env": held["env"] if held else None}
 
 
-def append_history(app, lock, result, why):
+def append_history(app: App, lock: dict[str, Any], result: str, why: str) -> None:
     """One line of history for a run that has ended: who did what, from where to where, how long, and how it went."""
     age = age_of(lock)
     entry = {
@@ -222,7 +228,7 @@ def append_history(app, lock, result, why):
         pass
 
 
-def acquire(module, app, found):
+def acquire(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
     params = module.params
     if found and found["run"] == params["run_id"]:
         if found.get("host") != params["host"]:
@@ -259,7 +265,7 @@ def acquire(module, app, found):
     return {"changed": True, "msg": "acquired the lock", "lock": None}
 
 
-def free(module, app, found):
+def free(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
     params, wrong, result = module.params, None, {"msg": "this run does not hold the lock", "lock": found}
     ours = bool(found) and found["run"] == params["run_id"]
     if ours or module.check_mode:
@@ -279,17 +285,17 @@ def free(module, app, found):
     return result
 
 
-def confirm_and_prune(app, params, check):
+def confirm_and_prune(app: App, params: Mapping[str, Any], check: bool) -> list[str]:
     """The group is good: nobody needs the former content of the slot any more, nor old releases. Returns what is done, in words."""
     actions, color, migrations = [], params["confirm"], params["migrations"]
 
-    def do(words, effect, *args):
+    def do(words: str, effect: Callable[..., object], *args: Any) -> None:
         actions.append(words)
         if not check:
             effect(*args)
 
     if color:
-        release = (app.slot_content(color) or {}).get("release")
+        release = app.slot_release(color) or ""
         if os.path.exists(app.journal(color)):
             do(f"confirm {release} in {color}", _app.drop_journal, app, color)
         if migrations is not None and migrations != _files.read_json(app.migrations_file(release)):
@@ -303,24 +309,24 @@ def confirm_and_prune(app, params, check):
     if params["keep_releases"] is None:
         return actions
     facts = app.facts()
-    protected = {entry["release"] for entry in _slots.rollback_candidates(facts)[:1]}
+    protected: set[str | None] = {entry["release"] for entry in _slots.rollback_candidates(facts)[:1]}
     for slot in COLORS:
-        protected.add((app.slot_content(slot) or {}).get("release"))
+        protected.add(app.slot_release(slot))
         protected.add(((_files.read_json(app.journal(slot)) or {}).get("former") or {}).get("release"))
-    for one in _slots.prune(app.installed_releases(), protected, params["keep_releases"]):
-        do(f"remove {one}", remove_release, app, one)
+    for old in _slots.prune(app.installed_releases(), protected, params["keep_releases"]):
+        do(f"remove {old}", remove_release, app, old)
     for one in app.former_envs():
         if not any(_slots.same(one, entry) for entry in facts["was_live"]):
             do(f"remove the previous environment {_slots.named(one)}", _files.remove, app.former_env(**one))
     return actions
 
 
-def note_migrations(app, release, versions):
+def note_migrations(app: App, release: str, versions: list[str]) -> None:
     os.makedirs(f"{app.root}/former", mode=0o700, exist_ok=True)
     _files.write_json(app.migrations_file(release), versions)
 
 
-def remove_release(app, release):
+def remove_release(app: App, release: str) -> None:
     # Renamed first: what is called like a release is one, whole, until it is gone.
     doomed = f"{app.releases}/.removing.{os.getpid()}"
     os.rename(app.release_dir(release), doomed)
@@ -331,7 +337,7 @@ def remove_release(app, release):
     _files.remove(app.migrations_file(release))
 
 
-def break_lock(module, app, found):
+def break_lock(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
     if not found:
         return {"msg": "there is no lock", "lock": None}
     text = describe(found, module.params["stale_after"])
@@ -358,9 +364,9 @@ def break_lock(module, app, found):
     return {"changed": True, "msg": f"broke the lock: {text}", "lock": found}
 
 
-def work(module, app):
+def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     params, found = module.params, read(app)
-    state, ours = params["state"], bool(found) and found["run"] == params["run_id"]
+    state, ours = params["state"], found is not None and found["run"] == params["run_id"]
     act = {"present": acquire, "absent": free, "broken": break_lock}[state]
     # Freeing does not wait: a module that hangs must not keep the lock.
     nothing_to_do = params["confirm"] is None and params["keep_releases"] is None
@@ -376,7 +382,7 @@ def work(module, app):
     return result
 
 
-def main():
+def main() -> None:
     run_module(
         dict(
             **INFO_OPTIONS,

@@ -81,13 +81,19 @@ path:
   returned: success
 """
 
+import contextlib
 import hashlib
 import os
 import re
+from typing import TYPE_CHECKING
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _nginx, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
 DEFAULT_PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Back soon</title></head>
@@ -96,7 +102,7 @@ DEFAULT_PAGE = """<!doctype html>
 """
 
 
-def write_or_remove(path, text):
+def write_or_remove(path: str, text: str | None) -> None:
     if text is None:
         _files.remove(path)
     else:
@@ -104,13 +110,14 @@ def write_or_remove(path, text):
         _files.write_file(path, text, 0o644)
 
 
-def test(nginx, app, path, text):
+def test(nginx: _nginx.Nginx, app: App, path: str, text: str) -> None:
     """Raises Failure if nginx refuses the configuration, or would give the domain to another site."""
     fine, said = nginx.test()
     if not fine:
         raise Failure(f"nginx refuses the site:\n{said}{offending_line(said, path, text)}")
     # A second server block of the same name and port is a warning for nginx, and an app that nobody reaches for us.
-    for name in re.search(r"server_name ([^;]+);", text).group(1).split():
+    names = re.search(r"server_name ([^;]+);", text)
+    for name in names.group(1).split() if names else []:
         taken = re.search(r'conflicting server name "' + re.escape(name) + r'" on \S+', said)
         if taken:
             raise Failure(
@@ -119,7 +126,7 @@ def test(nginx, app, path, text):
             )
 
 
-def offending_line(said, path, text):
+def offending_line(said: str, path: str, text: str) -> str:
     """The line of the site that nginx complains about, for the person who wrote a snippet."""
     found = re.search(re.escape(path) + r":(\d+)", said)
     lines = text.splitlines()
@@ -128,12 +135,12 @@ def offending_line(said, path, text):
     return f"\n  line {found.group(1)} of it: {lines[int(found.group(1)) - 1].strip()}"
 
 
-def backup_path(path):
+def backup_path(path: str) -> str:
     """Where a site is kept that ours has taken the place of: in its directory, where a * does not find it."""
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.before-bluegreen")
 
 
-def make_folders(app):
+def make_folders(app: App) -> None:
     """Where the site looks for files on every request. Only root may read which names there are below preview/."""
     for folder in (app.canary("blue"), app.canary("green"), os.path.dirname(app.maintenance)):
         os.makedirs(folder, mode=0o755, exist_ok=True)
@@ -151,7 +158,7 @@ def make_folders(app):
         _files.write_file(app.maintenance_page, DEFAULT_PAGE, 0o644)
 
 
-def put_token(app, token):
+def put_token(app: App, token: str) -> None:
     """The one file below preview/."""
     if token:
         _files.write_file(f"{app.preview}/{token}", "", 0o644)
@@ -160,84 +167,102 @@ def put_token(app, token):
             _files.remove(f"{app.preview}/{name}")
 
 
-def work(module, app):
-    nginx = _nginx.Nginx(app)
-    params = module.params
-    if params["certificate"]:
-        _nginx.check_certificate(params["certificate"], params["key"])
-    token = _validate.check_token(params["preview_token"]) if params["preview_token"] else ""
-    conflicts = _app.port_conflicts(app, app.live_color())
-    if conflicts:
-        raise Failure(conflicts[0])
-    path, text = f"{app.nginx_conf_dir}/conf.d/{app.name}.conf", _nginx.for_version(params["content"], nginx.version())
-    former = _files.read_text(path)
-    place = re.search(r"if \(-f (\S+)/live/is-green\)", former or "")
-    if place and place.group(1) != app.root:
-        raise Failure(
-            f"{path} serves the app in {place.group(1)}. A different bluegreen_root would take that app offline."
-        )
-    master = nginx.master()
-    # The site may have been written by a run that died before its reload; the stamp is written after the proof.
-    stamp = f"{app.root}/site.sha256"
-    loaded = _files.read_text(stamp) == hashlib.sha256(text.encode("utf-8")).hexdigest()
-    replaced = params["replaces"]
-    if replaced and not os.path.lexists(replaced):
-        if not os.path.lexists(backup_path(replaced)):
-            raise Failure(f"there is no site {replaced} to replace")
-        replaced = None
-    actions = [] if former == text else [f"write {path}"]
-    if replaced:
-        actions.append(f"move {replaced} aside")
-    if not master:
-        actions.append("start nginx")
-    elif actions or not loaded:
-        actions.append("reload nginx")
-    if not _app.has_token(app, token):
-        actions.append("set the preview token")
-    result = {
-        "changed": bool(actions),
-        "actions": actions,
-        "path": path,
-        "diff": {"before": former or "", "after": text, "before_header": path, "after_header": path},
-    }
-    if module.check_mode or not actions:
-        return result
-    make_folders(app)
-    if not _app.has_token(app, token):
-        put_token(app, token)
-    if former == text and loaded and master and not replaced:
-        return result
-    fine, said = nginx.test()
-    if not fine and former is None:
-        raise Failure(f"the nginx configuration was already broken and was left unchanged. Repair it first:\n{said}")
-    try:
-        if replaced:
-            os.rename(replaced, backup_path(replaced))
-        if former != text:
-            write_or_remove(path, text)
-            test(nginx, app, path, text)
-        if master:
-            nginx.reload()
-        else:
-            nginx.start()
-    except Failure as error:
-        if replaced:
-            os.rename(backup_path(replaced), replaced)
-        if former != text:
-            write_or_remove(path, former)
-            # The master may have taken half of it: hand it the former configuration, if it takes that one.
-            if master and nginx.test()[0]:
-                try:
-                    nginx.reload()
-                except Failure:
-                    pass
-        raise Failure(f"{error}\n  {path} was restored") from None
-    os.makedirs(app.root, mode=0o755, exist_ok=True)
-    _files.write_file(stamp, hashlib.sha256(text.encode("utf-8")).hexdigest(), 0o644)
-    return result
+class Site:
+    """The site of one app on one host: what is there, what is wanted, and how to get from the one to the other."""
+
+    def __init__(self, module: AnsibleModule, app: App) -> None:
+        """Read what is there. Raises: Refused, Failure."""
+        params = module.params
+        self.app, self.nginx = app, _nginx.Nginx(app)
+        if params["certificate"]:
+            _nginx.check_certificate(params["certificate"], params["key"])
+        self.token = _validate.check_token(params["preview_token"]) if params["preview_token"] else ""
+        conflicts = _app.port_conflicts(app, app.live_color())
+        if conflicts:
+            raise Failure(conflicts[0])
+        self.path = f"{app.nginx_conf_dir}/conf.d/{app.name}.conf"
+        self.text = _nginx.for_version(params["content"], self.nginx.version())
+        self.before = _files.read_text(self.path)
+        root = re.search(r"if \(-f (\S+)/live/is-green\)", self.before or "")
+        if root and root.group(1) != app.root:
+            raise Failure(
+                f"{self.path} serves the app in {root.group(1)}. A different bluegreen_root would take that app offline."
+            )
+        self.master = self.nginx.master()
+        # The site may have been written by a run that died before its reload; the stamp is written after the proof.
+        self.stamp = f"{app.root}/site.sha256"
+        self.digest = hashlib.sha256(self.text.encode("utf-8")).hexdigest()
+        self.loaded = _files.read_text(self.stamp) == self.digest
+        self.replaced = params["replaces"]
+        if self.replaced and not os.path.lexists(self.replaced):
+            if not os.path.lexists(backup_path(self.replaced)):
+                raise Failure(f"there is no site {self.replaced} to replace")
+            self.replaced = None
+
+    def plan(self) -> list[str]:
+        """What has to be done, in words."""
+        actions = [] if self.before == self.text else [f"write {self.path}"]
+        if self.replaced:
+            actions.append(f"move {self.replaced} aside")
+        if not self.master:
+            actions.append("start nginx")
+        elif actions or not self.loaded:
+            actions.append("reload nginx")
+        if not _app.has_token(self.app, self.token):
+            actions.append("set the preview token")
+        return actions
+
+    def apply(self) -> None:
+        """Do it, or leave everything as it was. Raises: Failure."""
+        make_folders(self.app)
+        if not _app.has_token(self.app, self.token):
+            put_token(self.app, self.token)
+        if self.before == self.text and self.loaded and self.master and not self.replaced:
+            return
+        fine, said = self.nginx.test()
+        if not fine and self.before is None:
+            raise Failure(
+                f"the nginx configuration was already broken and was left unchanged. Repair it first:\n{said}"
+            )
+        try:
+            if self.replaced:
+                os.rename(self.replaced, backup_path(self.replaced))
+            if self.before != self.text:
+                write_or_remove(self.path, self.text)
+                test(self.nginx, self.app, self.path, self.text)
+            if self.master:
+                self.nginx.reload()
+            else:
+                self.nginx.start()
+        except Failure as error:
+            self.restore()
+            raise Failure(f"{error}\n  {self.path} was restored") from None
+        os.makedirs(self.app.root, mode=0o755, exist_ok=True)
+        _files.write_file(self.stamp, self.digest, 0o644)
+
+    def restore(self) -> None:
+        """Put back what was there."""
+        if self.replaced:
+            os.rename(backup_path(self.replaced), self.replaced)
+        if self.before == self.text:
+            return
+        write_or_remove(self.path, self.before)
+        # The master may have taken half of it: hand it the previous configuration, if it takes that one.
+        if self.master and self.nginx.test()[0]:
+            with contextlib.suppress(Failure):
+                self.nginx.reload()
 
 
-def main():
+def work(module: AnsibleModule, app: App) -> dict:
+    site = Site(module, app)
+    actions = site.plan()
+    diff = {"before": site.before or "", "after": site.text, "before_header": site.path, "after_header": site.path}
+    if actions and not module.check_mode:
+        site.apply()
+    return {"changed": bool(actions), "actions": actions, "path": site.path, "diff": diff}
+
+
+def main() -> None:
     run_module(
         dict(
             content=dict(type="str", required=True),

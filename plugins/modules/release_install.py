@@ -107,19 +107,25 @@ missing_files:
 
 import base64
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.urls import fetch_url
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _artifact, _files, _info, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
-def result_for(release, sha256, changed=False):
+
+def result_for(release: str | None, sha256: str, changed: bool = False) -> dict[str, Any]:
     version = _validate.release_version(release) if release else None
     return {"changed": changed, "release": release, "version": version, "sha256": sha256, "upload_needed": changed}
 
 
-def find_kept(app, sha256):
+def find_kept(app: App, sha256: str) -> str | None:
     """The release that was made of this very artifact, or V(None)."""
     for release in app.installed_releases():
         about = _files.read_json(f"{app.release_dir(release)}/.bluegreen.json")
@@ -128,7 +134,7 @@ def find_kept(app, sha256):
     return None
 
 
-def require_space(app, needed):
+def require_space(app: App, needed: int) -> None:
     free = _files.free_bytes(app.releases)
     if free < needed:
         raise Failure(
@@ -137,7 +143,7 @@ def require_space(app, needed):
         )
 
 
-def put_aside(module, artifact, path):
+def put_aside(module: AnsibleModule, artifact: str, path: str) -> None:
     """Write what came along, or what the URL has, to a file beside the releases."""
     if module.params["content"]:
         with open(path, "xb") as target:
@@ -153,14 +159,14 @@ def put_aside(module, artifact, path):
             target.write(block)
 
 
-def finder(app):
+def finder(app: App) -> Callable[[str], str | None]:
     """A function that finds a file by SHA-256 in the releases on this host, and proves that it still is that."""
-    places = {}
+    places: dict[str, list[str]] = {}
     for release in app.installed_releases():
         for name, sha256 in app.release_files(release).items():
             places.setdefault(sha256, []).append(f"{app.release_dir(release)}/{name}")
 
-    def find(sha256):
+    def find(sha256: str) -> str | None:
         for place in places.get(sha256, []):
             try:
                 # Somebody may have edited it, whatever its mode says.
@@ -173,7 +179,7 @@ def finder(app):
     return find
 
 
-def unpack(app, path, found, release, is_delta):
+def unpack(app: App, path: str, found: Any, release: str, is_delta: bool) -> None:
     """Unpack into a directory of its own, sync, and give it its name."""
     require_space(app, _artifact.disk_usage(path) if is_delta else found["unpacked_bytes"])
     temporary = f"{app.releases}/.unpacking.{os.getpid()}"
@@ -203,7 +209,7 @@ def unpack(app, path, found, release, is_delta):
         raise
 
 
-def install(module, app):
+def install(module: AnsibleModule, app: App) -> dict[str, Any]:
     params = module.params
     artifact = _validate.check_artifact(params["artifact"], params["checksum"])
     found = params["artifact_info"]
@@ -246,7 +252,7 @@ def install(module, app):
     return result_for(release, sha256, True)
 
 
-def main():
+def main() -> None:
     run_module(
         dict(
             artifact=dict(type="str", required=True),

@@ -94,13 +94,19 @@ release:
 
 import glob
 import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _service, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
-def environment(app, params):
+
+def environment(app: App, params: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """(release, env) that the expression runs with."""
     color = params["color"]
     if params["release"]:
@@ -124,7 +130,7 @@ end
 """
 
 
-def migrated(output):
+def migrated(output: Any) -> Any:
     """Versions that have run, and the output without the line that says so; V(None) for them if nothing tells."""
     told = [line for line in output if line.startswith(_TELLS)]
     rest = [line for line in output if line.strip() and not line.startswith(_TELLS)]
@@ -132,18 +138,18 @@ def migrated(output):
     return (told[-1][len(_TELLS) :].split() if told else logged or None), rest
 
 
-def expression(app, release, params):
+def expression(app: App, release: str, params: Mapping[str, Any]) -> str:
     """What is run. Only Elixir can be asked what came of a migration; an app of another language takes its words as they are."""
     if params["command"] == "migrate" and glob.glob(f"{app.release_dir(release)}/lib/elixir-*"):
         return _MIGRATE % (params["expr"], _TELLS)
     return params["expr"]
 
 
-def quoted(output):
+def quoted(output: Any) -> str:
     return "\n".join(f"    {line}" for line in output[-20:]) or "    (nothing)"
 
 
-def work(module, app):
+def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     params = module.params
     if module.check_mode and params["release"]:
         # It may not be there yet.
@@ -183,7 +189,7 @@ def work(module, app):
     return {"changed": versions != [], "output": output, "migrated": versions, "release": release}
 
 
-def main():
+def main() -> None:
     run_module(
         dict(
             color=dict(type="str", choices=["blue", "green"], required=True),

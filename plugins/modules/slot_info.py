@@ -183,11 +183,12 @@ is_root:
   returned: success
 """
 
+
 from ansible_collections.beamops.bluegreen.plugins.module_utils._info import INFO_OPTIONS, collect
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
 
 
-def main():
+def main() -> None:
     run_module(INFO_OPTIONS, lambda module, app: collect(app, module.params), exclusive=False)
 
 

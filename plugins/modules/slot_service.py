@@ -135,6 +135,8 @@ log:
 
 import os
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _app,
@@ -150,13 +152,17 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import (
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
+
 LOG_LINES = 20
 
 
 class Slot:
     """One slot under the hands of one module run."""
 
-    def __init__(self, module, app):
+    def __init__(self, module: AnsibleModule, app: App) -> None:
         self.params = module.params
         self.check = module.check_mode
         self.app = app
@@ -169,19 +175,19 @@ class Slot:
         self.held = app.slot_content(self.color)
         self.release = self.held["release"] if self.held else None
         self.journal = _files.read_json(self.journal_file)
-        self.actions = []
+        self.actions: list[str] = []
         self.timeout = self.params["health_timeout"]
         _validate.check_url_path(self.params["health_path"])
 
     # --- small steps, each safe to repeat ---
 
-    def act(self, words, effect, *args):
+    def act(self, words: str, effect: Callable[..., object], *args: Any) -> None:
         """Note an action in words, and carry it out unless this is a rehearsal."""
         self.actions.append(words)
         if not self.check:
             effect(*args)
 
-    def link_release(self, release):
+    def link_release(self, release: str) -> None:
         """Make the slot hold a release, or nothing."""
         if release:
             _files.write_link(self.link, f"../../releases/{release}")
@@ -189,20 +195,20 @@ class Slot:
             _files.remove(self.app.proven(self.color))
             _files.remove(self.link)
 
-    def write_env(self, text):
+    def write_env(self, text: str) -> None:
         _files.write_file(self.env_file, text, 0o640, _app.group_of(self.app.name))
 
-    def write_facts(self):
+    def write_facts(self) -> None:
         """Facts for a slot whose content changed."""
         self.app.write_facts(
             _slots.after_deploy(self.app.facts(), self.color, self.app.slot_content(self.color), _files.now())
         )
 
-    def wait(self):
+    def wait(self) -> float:
         params = self.params
         return _service.wait_until_healthy(self.service, params["health_path"], params["health_status"], self.timeout)
 
-    def start(self):
+    def start(self) -> float:
         """Start and prove. Returns seconds."""
         holder = _proc.listening_process(self.app.ports[self.color])
         if holder:
@@ -215,17 +221,17 @@ class Slot:
         self.mark_proven()
         return seconds
 
-    def mark_proven(self):
+    def mark_proven(self) -> None:
         """From now on nginx may send somebody here."""
         if not os.path.exists(self.app.proven(self.color)):
             _files.write_file(self.app.proven(self.color), "", 0o644)
 
-    def stop(self):
+    def stop(self) -> None:
         # Whoever is sent here would get an error now, and then a release that nobody has proven.
         _app.end_canary(self.app, self.color)
         self.service.stop(self.params["stop_timeout"])
 
-    def report(self, error):
+    def report(self, error: Exception) -> tuple[str, list[str]]:
         """Everything that a person needs to see what a slot died of (rule 9), without a secret in it."""
         env = self.app.env(self.color)
         log = [_envfile.redact(line, env) for line in self.service.log_tail(LOG_LINES)]
@@ -237,7 +243,7 @@ class Slot:
 
     # --- states ---
 
-    def require_idle(self, verb):
+    def require_idle(self, verb: str) -> None:
         # The symlink says where traffic ought to go; nginx, where it goes. Neither may be this slot.
         if self.color in (self.app.live_color(), _http.deployment_id(self.app)[0]):
             raise Failure(
@@ -245,7 +251,7 @@ class Slot:
                 f"promote.yml -e color={_validate.other(self.color)}"
             )
 
-    def render_env(self, color):
+    def render_env(self, color: str) -> str:
         """Text of the env file for O(release) in a slot."""
         app, params = self.app, self.params
         if params["env"] is not None:
@@ -259,7 +265,7 @@ class Slot:
             _envfile.for_slot(_envfile.parse(former), color, app.ports[color], app.name, app.state_dir(color))
         )
 
-    def deployed(self):
+    def deployed(self) -> dict[str, Any]:
         params, release = self.params, _validate.check_release(self.params["release"])
         if not self.check and not os.path.isdir(self.app.release_dir(release)):
             raise Failure(
@@ -268,7 +274,7 @@ class Slot:
         live = self.app.live_color()
         if live and live != self.color:
             self.confirm_live(live)
-            if (self.app.slot_content(live) or {}).get("release") == release:
+            if self.app.slot_release(live) == release:
                 if _files.read_text(self.app.env_file(live)) == self.render_env(live):
                     # What a run that was cut short left in the idle slot is nobody's wish any more.
                     left = self.restored()
@@ -309,26 +315,26 @@ class Slot:
         self.write_facts()
         return {**result, "seconds": seconds, "run": params["run_id"]}
 
-    def confirm_live(self, live):
+    def confirm_live(self, live: str) -> None:
         """A deploy to the slot that is live by now was cut short before it was confirmed: what serves, stays."""
         if os.path.exists(self.app.journal(live)):
             self.act(
-                f"confirm {self.app.slot_content(live)['release']} in {live}, which is live",
+                f"confirm {self.app.slot_release(live)} in {live}, which is live",
                 _files.remove,
                 self.app.journal(live),
             )
 
-    def replace_content(self, release, text, running):
+    def replace_content(self, release: str, text: str, running: bool) -> float:
         """Write down what is there, then replace it. Returns seconds until healthy."""
         former = self.journal["former"] if self.journal else None
         if not former:
             slot_facts = self.app.facts()["slots"][self.color]
             former = {"release": self.release, "running": running, "facts": slot_facts}
-            if self.release and os.path.exists(self.env_file):
+            if self.held and os.path.exists(self.env_file):
                 if (slot_facts or {}).get("promoted_at"):
                     # It was live: a rollback may want it after this slot has been taken for something else.
                     os.makedirs(f"{self.app.root}/former", mode=0o700, exist_ok=True)
-                    _files.write_hard_link(self.env_file, self.app.former_env(self.release, self.held["env"]))
+                    _files.write_hard_link(self.env_file, self.app.former_env(self.held["release"], self.held["env"]))
                 _files.write_hard_link(self.env_file, self.former_env)
         self.journal = {"run": self.params["run_id"], "at": _files.now(), "release": release, "former": former}
         _files.write_json(self.journal_file, self.journal)
@@ -337,7 +343,7 @@ class Slot:
         self.write_env(text)
         return self.start()
 
-    def restore_after(self, error):
+    def restore_after(self, error: Exception) -> Failure:
         """The slot failed with its new release: report, then bring the previous one back. Returns a Failure."""
         text, log = self.report(error)
         restored, last = True, ""
@@ -347,7 +353,7 @@ class Slot:
             restored, last = False, f"restoring the slot failed too: {second}. Run deploy.yml again."
         return Failure(f"{text}\n  {last}", log=log, restored=restored, actions=self.actions)
 
-    def restored(self):
+    def restored(self) -> dict[str, Any]:
         if not self.journal:
             return {"release": self.release}
         former = self.journal["former"]
@@ -374,15 +380,15 @@ class Slot:
         self.drop_journal()
         return {"changed": True, "release": former["release"], "note": note}
 
-    def drop_journal(self):
+    def drop_journal(self) -> None:
         _app.drop_journal(self.app, self.color)
         self.journal = None
 
-    def require_release(self):
+    def require_release(self) -> None:
         if not self.release:
             raise Failure(f"{self.color} holds no release. Run deploy.yml.")
 
-    def started(self):
+    def started(self) -> dict[str, Any]:
         self.require_release()
         pid = self.service.pid()
         if pid:
@@ -405,7 +411,7 @@ class Slot:
             raise Failure(text, log=log, restored=None, actions=self.actions) from None
         return {"changed": True, "release": self.release, "seconds": seconds}
 
-    def wait_or_restart(self):
+    def wait_or_restart(self) -> float:
         """What runs may still be about to answer. If it does not, and is not live, it is started anew. Returns seconds."""
         try:
             return self.wait()
@@ -415,7 +421,7 @@ class Slot:
             self.stop()
             return self.start()
 
-    def restarted(self):
+    def restarted(self) -> dict[str, Any]:
         self.require_release()
         self.require_idle("restart")
         if self.service.pid():
@@ -425,7 +431,7 @@ class Slot:
             return {"changed": True, "release": self.release}
         return self.started()
 
-    def drained(self):
+    def drained(self) -> dict[str, Any]:
         self.require_idle("drain")
         port = self.app.ports[self.color]
         deadline = time.monotonic() + (0 if self.check else self.params["drain_timeout"])
@@ -437,7 +443,7 @@ class Slot:
             left = _proc.connections(port)
         return {"release": self.release, "connections": left}
 
-    def stopped(self):
+    def stopped(self) -> dict[str, Any]:
         self.require_idle("stop")
         if self.service.is_stopped():
             return {"release": self.release}
@@ -445,19 +451,19 @@ class Slot:
         return {"changed": True, "release": self.release}
 
 
-def shown(release, env):
+def shown(release: str | None, env: dict[str, str]) -> dict[str, Any]:
     """What a slot holds, as a diff may show it: of the environment its id and the names in it."""
     return {"release": release or "nothing", "env": _envfile.env_id(env)[: _envfile.ID_SHOWN], "names": sorted(env)}
 
 
-def work(module, app):
+def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     slot = Slot(module, app)
     result = getattr(slot, module.params["state"])()
     color = result.get("color", slot.color)
     return {"color": color, "env": _envfile.env_id(app.env(color)), "actions": slot.actions, **result}
 
 
-def main():
+def main() -> None:
     run_module(
         dict(
             **_app.HEALTH_OPTIONS,

@@ -119,6 +119,7 @@ previous:
 import os
 import time
 import uuid
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _app,
@@ -132,6 +133,11 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import (
 )
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Facts
 
 # One answer may come from luck; three new connections meet more than one nginx worker.
 PROOFS = 3
@@ -148,16 +154,17 @@ SMOKE_BYTES = 1 << 20
 class Switch:
     """Moves the traffic of one host, and proves where it goes."""
 
-    def __init__(self, module, app):
+    def __init__(self, module: AnsibleModule, app: App) -> None:
         self.params = module.params
         self.check = module.check_mode
         self.app = app
         self.planned = 0.0
-        self.link = app.live_color()
-        if self.link is None:
+        link = app.live_color()
+        if link is None:
             raise Failure(f"{app.live} does not exist, so this host is not set up. Run deploy.yml.")
+        self.link: str = link
 
-    def through_nginx(self, color):
+    def through_nginx(self, color: str) -> str | None:
         """Whether a new connection gets the color and a healthy answer: None, or what is wrong."""
         told, why_not = _http.deployment_id(self.app)
         if told != color:
@@ -171,7 +178,7 @@ class Switch:
             return f"GET {path} through nginx: {_http.describe(answer)}, expected {expected}"
         return None
 
-    def prove(self, color):
+    def prove(self, color: str) -> None:
         """Raises Failure unless several new connections in a row reach the slot."""
         deadline = time.monotonic() + PROOF_SECONDS
         good = 0
@@ -183,7 +190,7 @@ class Switch:
             if wrong:
                 time.sleep(0.1)
 
-    def smoke(self, color):
+    def smoke(self, color: str) -> None:
         """The user's own checks, through nginx, with a preview token that is valid for as long as they take."""
         token = f"smoke-{uuid.uuid4().hex}"
         path = f"{self.app.preview}/{token}"
@@ -206,7 +213,7 @@ class Switch:
         finally:
             _files.remove(path)
 
-    def ready(self):
+    def ready(self) -> dict[str, Any]:
         color = self.params["color"]
         if color != self.link and not (self.check and self.params["assume_ready"]):
             _service.require_ready(self.app, color, self.params)
@@ -215,14 +222,14 @@ class Switch:
                 self.smoke(color)
         return {"live": self.link, "previous": self.link}
 
-    def link_previous_assets(self, facts, color):
+    def link_previous_assets(self, facts: Facts, color: str) -> None:
         """Pages of the release that was live before go on asking for its assets."""
         former = facts["slots"][color]
         place = _app.static_dir(self.app, former["release"]) if former else None
         if place:
             _files.write_link(self.app.former_static, os.path.relpath(place, self.app.root))
 
-    def wait_for_switch_time(self):
+    def wait_for_switch_time(self) -> None:
         """Everything is ready. Returns when the whole group is."""
         left = (self.params["switch_at"] or 0) - _proc.uptime()
         if 0 < left < LONGEST_WAIT_SECONDS:
@@ -231,17 +238,17 @@ class Switch:
             # Whoever waits may have been given up meanwhile.
             _exclusive.require_lock(self.app, self.params["run_id"])
 
-    def check_deadline(self):
+    def check_deadline(self) -> None:
         seconds = _proc.seconds_since_start() - self.planned
         if seconds > GIVEN_UP_SECONDS:
             raise Failure(
                 f"the switch took {seconds:.0f} s longer than planned, and the run has already given up on this host"
             )
 
-    def point_live_to(self, color):
+    def point_live_to(self, color: str) -> None:
         _files.write_link(self.app.live, f"slots/{color}")
 
-    def switched(self):
+    def switched(self) -> dict[str, Any]:
         color, previous = self.params["color"], self.link
         if previous == color:
             held = self.app.slot_content(color)
@@ -297,7 +304,7 @@ class Switch:
         self.link_previous_assets(facts, previous)
         return result
 
-    def undone(self):
+    def undone(self) -> dict[str, Any]:
         journal = _files.read_json(self.app.switch_journal)
         if not journal or journal["run"] != self.params["run_id"] or self.link != journal["to"]:
             # It may be back already, and have been killed before it could say so.
@@ -316,11 +323,11 @@ class Switch:
         }
 
 
-def work(module, app):
+def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     return getattr(Switch(module, app), module.params["state"])()
 
 
-def main():
+def main() -> None:
     run_module(
         dict(
             **_app.HEALTH_OPTIONS,

@@ -73,13 +73,18 @@ maintenance:
 """
 
 import os
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _http, _service, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
-def set_canary(app, color, percent):
+
+def set_canary(app: App, color: str, percent: Any) -> Any:
     """A file for each percent; every number in between is a canary too, so it does not matter where this is killed."""
     folder = app.canary(color)
     os.makedirs(folder, mode=0o755, exist_ok=True)
@@ -91,14 +96,14 @@ def set_canary(app, color, percent):
         _files.remove(f"{folder}/{name}")
 
 
-def set_maintenance(app, closed):
+def set_maintenance(app: App, closed: Any) -> Any:
     if closed:
         _files.write_file(app.maintenance, "", 0o644)
     else:
         _files.remove(app.maintenance)
 
 
-def prove(app, page, closed):
+def prove(app: App, page: Any, closed: Any) -> None:
     """Raises Failure unless nginx looks at what was written: an older site does not know of it."""
     answer = _http.through_nginx(app, "/bluegreen-is-this-closed", size=1 << 20)
     if (answer.get("body") == _files.read_text(page)) != closed:
@@ -106,7 +111,7 @@ def prove(app, page, closed):
         raise Failure(f"the site is not {state} (GET: {_http.describe(answer)}). Run setup.yml, then try again.")
 
 
-def work(module, app):
+def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     params = module.params
     _validate.check_url_path(params["health_path"])
     live = app.live_color()
@@ -139,7 +144,7 @@ def work(module, app):
     return {"changed": changed, "idle": idle, "percent": percent, "maintenance": closed}
 
 
-def main():
+def main() -> None:
     run_module(
         dict(
             **_app.HEALTH_OPTIONS,

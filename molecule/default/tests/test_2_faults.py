@@ -90,21 +90,33 @@ def untouched(host, site):
             "bluegreen_artifact must match bluegreen_artifact_checksum",
         ),
         ("deploy", {"bluegreen_artifact_checksum": "md5:0"}, "must be sha256: and 64 hexadecimal digits"),
-        ("deploy", {"bluegreen_version": "0.9.9"}, "bluegreen_version is 0.9.9, but the artifact holds 0.1.1"),
+        (
+            "deploy",
+            {"bluegreen_version": "0.9.9"},
+            "bluegreen_version must be the version of the artifact, 0.1.1 (got 0.9.9)",
+        ),
         ("deploy", {"bluegreen_domain": "x; return 302 http://evil"}, "bluegreen_domain must be"),
         ("deploy", {"bluegreen_domain": "~.*"}, "bluegreen_domain must be"),
         ("deploy", {"bluegreen_domain": "a.test\n"}, "bluegreen_domain must be"),
-        ("deploy", {"bluegreen_app": "Sample"}, "bluegreen_app is 'Sample'"),
+        ("deploy", {"bluegreen_app": "Sample"}, "at most 32 characters (got 'Sample')"),
         ("deploy", {"bluegreen_app": "root"}, "the name of a system account"),
-        ("deploy", {"bluegreen_ports": {"blue": 4000, "green": 4000}}, "gives both slots port 4000"),
+        (
+            "deploy",
+            {"bluegreen_ports": {"blue": 4000, "green": 4000}},
+            "because both run side by side (got 4000 twice)",
+        ),
         ("deploy", {"bluegreen_ports": {"blue": "4000; server 10.0.0.1", "green": 5000}}, "bluegreen_ports.blue"),
         ("deploy", {"bluegreen_ports": {"blue": 80, "green": 5000}}, "a whole number from 1024 to 65535"),
-        ("deploy", {"bluegreen_root": "/opt/../etc"}, "bluegreen_root is"),
+        ("deploy", {"bluegreen_root": "/opt/../etc"}, "bluegreen_root must be an absolute path"),
         ("deploy", {"bluegreen_env": {"A": "x\ny"}}, "the value of A has a newline"),
         ("deploy", {"bluegreen_env": {"PORT": "1"}}, "PORT belongs to the slot. Set bluegreen_ports instead."),
         ("deploy", {"bluegreen_env_file": "/nowhere/.env"}, "bluegreen_env_file cannot be read"),
         ("deploy", {"bluegreen_health_path": "health"}, "must be a URL path that starts with /"),
-        ("deploy", {"bluegreen_helth_path": "/x"}, "is bluegreen_health_path meant?"),
+        (
+            "deploy",
+            {"bluegreen_helth_path": "/x"},
+            "Unknown variable bluegreen_helth_path. Did you mean bluegreen_health_path?",
+        ),
         ("deploy", {"bluegreen_hosts": "nowhere"}, "The inventory has no hosts in the group nowhere"),
     ],
 )
@@ -207,7 +219,7 @@ def test_a_failed_deploy_gives_the_slot_back(host, site, play, env, said):
     assert client.failed == []
     assert said in " ".join(text.split())
     assert "unit sample_app@green.service is" in text and "journalctl -u sample_app@green" in text
-    assert "green holds 0.1.1-" in text and "again and runs" in text
+    assert "green holds 0.1.1-" in text and "again and is running" in text
     assert (site.color(), site.pid()) == ("blue", pid)
     assert host.check_output(f"readlink {ROOT}/slots/green/release") == held
     assert host.check_output(f"sudo sha256sum {ROOT}/slots/green/env") == env_before

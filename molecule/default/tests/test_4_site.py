@@ -73,7 +73,7 @@ def test_a_preview_token_that_nginx_would_read_otherwise(play, token):
         ({"path": "/health", "status": 418}, "smoke: GET /health: 200, expected 418"),
         ({"path": "/", "contains": "no such text"}, "does not contain 'no such text'"),
         ({"path": "/slow?ms=30000"}, "smoke: GET /slow?ms=30000: no answer in 10 s"),
-        ({"path": "no path"}, "bluegreen_smoke.path is 'no path'"),
+        ({"path": "no path"}, "bluegreen_smoke.path must be a URL path that starts with / (got 'no path')"),
         ({"url": "/"}, "path and optionally status and contains"),
     ],
 )

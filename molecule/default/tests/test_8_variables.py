@@ -196,7 +196,7 @@ def test_a_switch_that_nginx_does_not_follow_is_taken_back(host, site, play):
         f"sudo sed -i s,/live/is-green,/live/is-nothing, {conf} && sudo systemctl reload nginx && sleep 1"
     )
     run = play("promote", "color=green", rc=2)
-    assert "the switch to green was taken back: /deployment_id says blue, not green" in run.says()
+    assert "the switch to green was undone: /deployment_id says blue, not green" in run.says()
     assert os.path.basename(host.check_output(f"readlink {ROOT}/live")) == "blue"
     assert host.check_output("cat /etc/ansible/facts.d/sample_app.fact") == before
     play("setup")
@@ -319,7 +319,7 @@ def test_the_ports_of_another_app_are_refused_by_its_name_before_anything_is_set
     with Client(site) as client:
         run = play("deploy", goal, rc=2)
     assert (
-        "port 4000 is of sample_app on this host, for its blue; give other_app another bluegreen_ports.blue"
+        "port 4000 belongs to sample_app on this host, for its blue. Choose another bluegreen_ports.blue for other_app."
         in run.says()
     )
     assert (
@@ -447,7 +447,7 @@ def test_a_url_with_secrets_in_it(host, site, play, tmp_path):
         goal = {"bluegreen_artifact": url, "bluegreen_artifact_checksum": f"sha256:{sha256}", **FORCE}
         before = host.check_output(f"ls -A {ROOT}/releases")
         run = play("deploy", {**goal, "bluegreen_version": "0.9.9"}, rc=2)
-        assert "bluegreen_version is 0.9.9, but the artifact holds 0.1.1" in run.says()
+        assert "bluegreen_version must be the version of the artifact, 0.1.1 (got 0.9.9)" in run.says()
         assert host.check_output(f"ls -A {ROOT}/releases") == before
         text = play("deploy", goal, verbose="-vvv").text.replace(json.dumps(goal), "")
         assert f"0.1.1-{sha256[:8]}" in host.check_output(f"readlink {ROOT}/slots/*/release")
@@ -455,7 +455,7 @@ def test_a_url_with_secrets_in_it(host, site, play, tmp_path):
         for secret in ("t0ken", "s1gnature"):
             assert secret not in text and secret not in journal
         run = play("deploy", {**goal, "bluegreen_version": "0.9.9"}, rc=2)
-        assert "bluegreen_version is 0.9.9, but the artifact holds 0.1.1" in run.says()
+        assert "bluegreen_version must be the version of the artifact, 0.1.1 (got 0.9.9)" in run.says()
     finally:
         host.check_output("sudo systemctl stop signed")
 

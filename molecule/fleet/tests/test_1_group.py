@@ -199,7 +199,7 @@ def test_waiting_for_a_lock():
     play("promote", "color=blue", rc=2).says("the lock is held by ann@laptop for deploy since 2026-01-01T00:00:00Z")
     subprocess.Popen(["sh", "-c", f"sleep 8; docker exec bluegreen-fleet1 rm {ROOT}/lock"])
     run = play("promote", "color=blue", "bluegreen_lock_wait=60")
-    run.says("FAILED - RETRYING: [bluegreen-fleet1]: Take the lock")
+    run.says("FAILED - RETRYING: [bluegreen-fleet1]: Acquire the lock")
     assert run.changed() == 0
 
 

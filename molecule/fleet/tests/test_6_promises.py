@@ -202,7 +202,7 @@ def test_who_gets_which_slot_changes_on_all_hosts_or_on_none(colors, name, words
         run = play(name, words, rc=2)
     finally:
         inside(TWO, f"umount {folder}")
-    run.says(f"{TWO}: changing who gets which slot: Read-only file system")
+    run.says(f"{TWO}: changing the traffic: Read-only file system")
     for host in HOSTS:
         assert inside(host, f"ls {ROOT}/canary/*; ls {ROOT}/maintenance").split() == [
             f"{ROOT}/canary/blue:",
