@@ -226,7 +226,7 @@ def wanted(app: App, packed: str, info: Info) -> dict[str, Any]:
 
 
 def collect(app: App, params: Mapping[str, Any]) -> Info:
-    """Everything that V(slot_info) returns; reads only. Options as in LOOK_OPTIONS."""
+    """Everything that V(slot_info) returns; reads only. Options as in INFO_OPTIONS."""
     check_url_path(params["health_path"])
     written, problem = app.facts_as_written()
     problems = [problem] if problem else []
@@ -271,10 +271,16 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "nginx_version": nginx_version,
         "is_root": os.geteuid() == 0,
     }
+    _add_conclusions(info, app, params, facts, seen)
+    return info
+
+
+def _add_conclusions(info: Info, app: App, params: Mapping[str, Any], facts: Facts, seen: dict[str, Any]) -> None:
+    """What follows from what was read."""
     info["wanted"] = wanted(app, params["env"], info) if params["env"] and _files.read_text(app.cookie) else None
     if params["expected_files"] and not info["conflicts"]:
         # Before anything is set up: a site would send its visitors to whoever that is.
-        info["conflicts"] += taken_ports(app, seen, slots)
+        info["conflicts"] += taken_ports(app, seen, info["slots"])
     info["disagreements"] = _slots.disagreements(info)
     info["migrate_color"] = _slots.migrate_color(info)
     try:
@@ -282,4 +288,3 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         info["rollback"] = _slots.rollback_target(facts, there)
     except Refused as error:
         info["rollback"] = {"refused": str(error)}
-    return info

@@ -229,6 +229,7 @@ def append_history(app: App, lock: dict[str, Any], result: str, why: str) -> Non
 
 
 def acquire(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
+    """Acquire the lock for this run, or say who holds it. Raises: Failure."""
     params = module.params
     if found and found["run"] == params["run_id"]:
         if found.get("host") != params["host"]:
@@ -266,6 +267,7 @@ def acquire(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
 
 
 def free(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
+    """End the run: confirm what was deployed, prune, write the history, free the lock. Raises: Failure."""
     params, wrong, result = module.params, None, {"msg": "this run does not hold the lock", "lock": found}
     ours = bool(found) and found["run"] == params["run_id"]
     if ours or module.check_mode:
@@ -338,6 +340,7 @@ def remove_release(app: App, release: str) -> None:
 
 
 def break_lock(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
+    """Break a lock that is stale, or whose run is known to be dead. Raises: Failure."""
     if not found:
         return {"msg": "there is no lock", "lock": None}
     text = describe(found, module.params["stale_after"])

@@ -179,8 +179,6 @@ class Slot:
         self.timeout = self.params["health_timeout"]
         _validate.check_url_path(self.params["health_path"])
 
-    # --- small steps, each safe to repeat ---
-
     def act(self, words: str, effect: Callable[..., object], *args: Any) -> None:
         """Note an action in words, and carry it out unless this is a rehearsal."""
         self.actions.append(words)
@@ -266,6 +264,7 @@ class Slot:
         )
 
     def deployed(self) -> dict[str, Any]:
+        """Put a release and its environment into the slot, start it and wait until it is healthy; undone if that fails. Raises: Failure."""
         params, release = self.params, _validate.check_release(self.params["release"])
         if not self.check and not os.path.isdir(self.app.release_dir(release)):
             raise Failure(
@@ -354,6 +353,7 @@ class Slot:
         return Failure(f"{text}\n  {last}", log=log, restored=restored, actions=self.actions)
 
     def restored(self) -> dict[str, Any]:
+        """Give the slot what it held before a deploy that was not confirmed; otherwise nothing. Raises: Failure."""
         if not self.journal:
             return {"release": self.release}
         former = self.journal["former"]
@@ -389,6 +389,7 @@ class Slot:
             raise Failure(f"{self.color} holds no release. Run deploy.yml.")
 
     def started(self) -> dict[str, Any]:
+        """Start the slot if it does not answer, and prove it. Raises: Failure."""
         self.require_release()
         pid = self.service.pid()
         if pid:
@@ -422,6 +423,7 @@ class Slot:
             return self.start()
 
     def restarted(self) -> dict[str, Any]:
+        """Stop and start a slot that is not live. Raises: Failure."""
         self.require_release()
         self.require_idle("restart")
         if self.service.pid():
@@ -432,6 +434,7 @@ class Slot:
         return self.started()
 
     def drained(self) -> dict[str, Any]:
+        """Wait until nobody has a connection to a slot that is not live, at most O(drain_timeout) seconds. Raises: Failure."""
         self.require_idle("drain")
         port = self.app.ports[self.color]
         deadline = time.monotonic() + (0 if self.check else self.params["drain_timeout"])
@@ -444,6 +447,7 @@ class Slot:
         return {"release": self.release, "connections": left}
 
     def stopped(self) -> dict[str, Any]:
+        """Stop a slot that is not live. Raises: Failure."""
         self.require_idle("stop")
         if self.service.is_stopped():
             return {"release": self.release}

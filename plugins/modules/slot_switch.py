@@ -214,6 +214,7 @@ class Switch:
             _files.remove(path)
 
     def ready(self) -> dict[str, Any]:
+        """Prove that O(color) could take the traffic; changes nothing. Raises: Failure."""
         color = self.params["color"]
         if color != self.link and not (self.check and self.params["assume_ready"]):
             _service.require_ready(self.app, color, self.params)
@@ -249,16 +250,10 @@ class Switch:
         _files.write_link(self.app.live, f"slots/{color}")
 
     def switched(self) -> dict[str, Any]:
+        """Move the traffic to O(color), prove it, and write that down. Raises: Failure."""
         color, previous = self.params["color"], self.link
         if previous == color:
-            held = self.app.slot_content(color)
-            if not self.check:
-                self.app.write_facts(self.app.facts())
-                # Killed before this, a run that switched is run again.
-                journal = _files.read_json(self.app.switch_journal)
-                if journal and journal["to"] == color:
-                    self.link_previous_assets(journal["facts"], journal["from"])
-            return {"live": color, "previous": previous, "release": held["release"] if held else None}
+            return self.already_live()
         if self.check and self.params["assume_ready"]:
             release = self.params["release"]
         else:
@@ -279,32 +274,53 @@ class Switch:
             return result
         facts = self.app.facts()
         self.app.write_facts(facts)
+        self.write_journal(facts)
+        _app.end_canary(self.app, previous)
+        self.wait_for_switch_time()
+        self.check_deadline()
+        result["switched_at"] = self.move()
+        self.app.write_facts(_slots.after_switch(facts, color, self.params["operation"], _files.now()))
+        self.link_previous_assets(facts, previous)
+        return result
+
+    def already_live(self) -> dict[str, Any]:
+        """Finish what a run that switched may have been killed before."""
+        color = self.params["color"]
+        if not self.check:
+            self.app.write_facts(self.app.facts())
+            journal = _files.read_json(self.app.switch_journal)
+            if journal and journal["to"] == color:
+                self.link_previous_assets(journal["facts"], journal["from"])
+        return {"live": color, "previous": color, "release": self.app.slot_release(color)}
+
+    def write_journal(self, facts: Facts) -> None:
+        """Write down who switches from where to where, and the facts before it."""
         journal = {
             "run": self.params["run_id"],
-            "from": previous,
-            "to": color,
+            "from": self.link,
+            "to": self.params["color"],
             "kind": self.params["operation"],
             "facts": facts,
             "at": _files.now(),
         }
         _files.write_json(self.app.switch_journal, journal)
-        _app.end_canary(self.app, previous)
-        self.wait_for_switch_time()
-        self.check_deadline()
+
+    def move(self) -> float:
+        """Switch, and back if the proof fails. Returns when, in seconds since the host booted. Raises: Failure."""
+        color = self.params["color"]
         try:
             # The rename is the next thing; what follows it, the sync, may take a while.
-            result["switched_at"] = _proc.uptime()
+            switched_at = _proc.uptime()
             self.point_live_to(color)
             self.prove(color)
             self.check_deadline()
         except (Failure, OSError) as error:
-            self.point_live_to(previous)
+            self.point_live_to(self.link)
             raise Failure(f"the switch to {color} was undone: {error}") from None
-        self.app.write_facts(_slots.after_switch(facts, color, self.params["operation"], _files.now()))
-        self.link_previous_assets(facts, previous)
-        return result
+        return switched_at
 
     def undone(self) -> dict[str, Any]:
+        """Move the traffic back if it was this run that moved it. Raises: Failure."""
         journal = _files.read_json(self.app.switch_journal)
         if not journal or journal["run"] != self.params["run_id"] or self.link != journal["to"]:
             # It may be back already, and have been killed before it could say so.
