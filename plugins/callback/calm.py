@@ -34,6 +34,7 @@ _QUIET = (
     "assert",
     "debug",
     "fail",
+    "group",
     "include_role",
     "include_tasks",
     "meta",
@@ -146,7 +147,7 @@ class CallbackModule(Default):
     def _bad(self, result, what):
         found, host = self._seen(result)
         # What is said for the whole group is not of the host that says it.
-        whose = "" if _action(_part(result, "task")) == "say" else f"{host}: "
+        whose = "" if _action(_part(result, "task")) in ("group", "say") else f"{host}: "
         items = [one for one in found.get("results") or [] if isinstance(one, dict) and one.get("failed")]
         for one in items or [found]:
             reason = one.get("msg") or one.get("censored") or "it does not say why; -v shows all"
@@ -187,4 +188,4 @@ class CallbackModule(Default):
             return
         found, host = self._seen(result)
         left = found.get("retries", 0) - found.get("attempts", 0)
-        self._display.display(f"  {host}: {found.get('msg') or 'not yet'}; asks again, {left} times more")
+        self._display.display(f"  {host}: {found.get('msg') or 'not yet'} Retrying, {left} left.")

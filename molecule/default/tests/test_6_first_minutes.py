@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
     """As init.yml wrote it, with a server in production.yml, and the one more variable that the sample app needs."""
     folder = Folder(tmp_path_factory.mktemp("first"))
     said = folder.init("-e", "app=sample_app", "-e", "domain=sample.test")
-    assert f"{folder.path}/deploy is there. Next:" in said
+    assert f"Created {folder.path}/deploy. Next:" in said
     with open(os.environ["MOLECULE_PROJECT_DIRECTORY"] + "/molecule/default/molecule.yml", encoding="utf-8") as stream:
         server = yaml.safe_load(os.path.expandvars(stream.read()))["provisioner"]["inventory"]["host_vars"][SERVER]
     path = folder.path / "deploy/production.yml"
@@ -168,8 +168,8 @@ def test_staging_is_what_changes_unless_production_is_named(folder):
     [
         (["app=sample_app", "domain=sample.test"], "deploy exists, so nothing was written"),
         (["app=Sample"], "Name the app and its domain"),
-        (["app=Sample", "domain=sample.test", "to=other"], "app=Sample: has to be a small letter"),
-        (["app=sample", "domain=https://sample.test", "to=other"], "has to be a host name"),
+        (["app=Sample", "domain=sample.test", "to=other"], "app=Sample: must be a small letter"),
+        (["app=sample", "domain=https://sample.test", "to=other"], "must be a host name"),
     ],
 )
 def test_init_refuses(folder, words, said):
