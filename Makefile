@@ -67,7 +67,7 @@ galaxy: collection ## What Galaxy checks of a collection that is published
 	@! grep -E '^(WARNING|ERROR)' build/galaxy.log
 
 docs: collection ## The documentation site, in build/docs/html
-	@rm -rf build/docs && mkdir -p -m 755 build/docs/source/how-to && cp docs/*.svg docs/conf.py build/docs/source/
+	@rm -rf build/docs && mkdir -p -m 755 build/docs/source/how-to && cp -r docs/*.svg docs/conf.py docs/static build/docs/source/
 	@for page in docs/*.md; do sed -E 's#(\]\(|\]: )\.\./#\1$(REPOSITORY)/blob/main/#' $$page >build/docs/source/$${page#docs/}; done
 	@cp docs/how-to/*.md build/docs/source/how-to/
 	@ANSIBLE_COLLECTIONS_PATH=$(INSTALLED) $(RUN) antsibull-docs collection --use-current --fail-on-error \

@@ -10,6 +10,8 @@ copyright = "the beamops.bluegreen contributors"  # pylint: disable=redefined-bu
 extensions = ["myst_parser", "sphinx_antsibull_ext"]
 html_theme = "furo"
 html_title = project
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 myst_heading_anchors = 3
 highlight_language = "text"
 # The reference leads to labels of Ansible's own documentation, which is not at hand where nothing is fetched.

@@ -18,7 +18,7 @@ NOTE = "<!-- Written by docs/reference.py. Change {source} instead. -->\n\n"
 
 def markdown(text: str) -> str:
     """A description of Ansible's documentation as Markdown."""
-    return re.sub(r"\b[CVOIM]\((.+?)\)", r"`\1`", " ".join(text.split())).replace("|", "\\|")
+    return re.sub(r"\b[CVOIM]\((.+?)\)", r"`\1`", " ".join(text.split()))
 
 
 def default(option: dict) -> str:
@@ -28,7 +28,7 @@ def default(option: dict) -> str:
     if value in ("", [], {}, None):
         return ""
     text = json.dumps(value) if isinstance(value, (list, dict, bool)) else str(value)
-    return f"`{text}`".replace("|", "\\|")
+    return f"default `{text}`"
 
 
 def variables() -> str:
@@ -40,12 +40,12 @@ def variables() -> str:
         "it connects to a host, and refuses unknown `bluegreen_` variables.\n"
     )
     for title, names in groups().items():
-        text += f"\n## {title}\n\n| variable | type | default | meaning |\n|---|---|---|---|\n"
+        text += f"\n## {title}\n\n"
         for name in names:
             option = options[name]
             words = " ".join(markdown(part) for part in option["description"])
             kind = " or ".join(f"`{choice}`" for choice in option["choices"]) if "choices" in option else option["type"]
-            text += f"| `{name}` | {kind} | {default(option)} | {words} |\n"
+            text += f"- **`{name}`** ({', '.join(filter(None, [kind, default(option)]))}): {words}\n"
     return text + "\n" + SLOT_ENVIRONMENT
 
 
