@@ -10,7 +10,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   app:
-    description: Name of the release, C([a-z][a-z0-9_]{0,31}). The app's user, units and nginx upstreams carry it too.
+    description: Name of the release, C([a-z][a-z0-9_]{0,31}). User, units and nginx upstreams are named after it.
     type: str
     required: true
   root:
@@ -59,11 +59,11 @@ attributes:
     HEALTH = r"""
 options:
   health_path:
-    description: URL path that tells the health of a slot.
+    description: URL path of the health check.
     type: str
     default: /
   health_status:
-    description: HTTP status that a healthy slot answers with.
+    description: HTTP status that counts as healthy.
     type: int
     default: 200
 """
@@ -78,7 +78,7 @@ options:
   expected_files:
     description:
       - The files of set-up, each with C(path) and the C(sha256) of its text.
-      - What is missing or differs comes back as C(setup_needed).
+      - The module returns those that are missing or differ as C(setup_needed).
     type: list
     elements: dict
     default: []
@@ -91,17 +91,17 @@ options:
         description: SHA-256 of the text that set-up would put there, hexadecimal.
         type: str
       content:
-        description: The text itself, where it depends on the nginx of the host. Not logged, for it is long.
+        description: The text itself, if it depends on the nginx of the host. Not logged, because it is long.
         type: str
   preview_token:
-    description: The preview token that ought to be set, for C(setup_needed). Not looked at without O(expected_files).
+    description: The preview token that should be set, for C(setup_needed). Ignored without O(expected_files).
     type: str
     default: ''
   env:
     description: The user's variables, packed by the P(beamops.bluegreen.slot_env#filter) filter, for C(wanted).
     type: str
   with_files:
-    description: Tell in C(kept) which files the releases on the host have, for M(beamops.bluegreen.release_install).
+    description: Return in C(host_content) which files the releases on the host have, for M(beamops.bluegreen.release_install).
     type: bool
     default: false
 """

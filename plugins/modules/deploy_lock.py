@@ -9,13 +9,10 @@ module: deploy_lock
 short_description: One deploy, promote or rollback of an app at a time
 version_added: 0.1.0
 description:
-  - Takes, frees or breaks the lock of an app on a host. The lock is a file that appears whole or not at all and says who
-    holds it, for what, and since when.
-  - When it is freed, a line of history is written. It says who did what, from where to where, how long it took, and how it
-    went.
-  - A lock belongs to a run. Taking what the run holds already, and freeing what it does not hold, change nothing.
-  - Tells what M(beamops.bluegreen.slot_info) tells, too, when it is taken and when it is freed. A run on a host costs more
-    than looking.
+  - Acquires, frees or breaks the lock of an app on a host. The lock is a file that says who holds it, for what, and since when.
+  - Freeing it writes a line of history, which says who did what, from where to where, how long it took, and how it ended.
+  - A lock belongs to a run. Acquiring a lock that the run already holds, and freeing one that it does not hold, change nothing.
+  - Also returns what M(beamops.bluegreen.slot_info) returns, which saves a run on the host.
 author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
@@ -30,23 +27,23 @@ attributes:
 options:
   state:
     description:
-      - V(present) takes the lock, or fails and says who holds it.
-      - V(absent) frees it if O(run) holds it, after it has confirmed what the run deployed (O(confirm)).
+      - V(present) acquires the lock, or fails and says who holds it.
+      - V(absent) frees it if O(run_id) holds it, after it has confirmed what the run deployed (O(confirm)).
       - V(broken) removes the lock of another run if it is stale, or with O(force).
     type: str
     choices: [present, absent, broken]
     default: present
   run_id:
-    description: Name of the run that takes or frees the lock.
+    description: Id of the run that acquires or frees the lock.
     type: str
     default: ''
     aliases: [run]
   holder:
-    description: Who runs it, for others to read, such as C(ann@laptop).
+    description: Who started the run, such as C(ann@laptop).
     type: str
     default: ''
   operation:
-    description: What the lock is taken for, such as C(deploy).
+    description: What the run does, such as C(deploy).
     type: str
     default: ''
   host:
@@ -54,10 +51,10 @@ options:
     type: str
     default: ''
   controller:
-    description: The process that runs the playbook. The same machine takes over from a process of its own that is dead.
+    description: The process that runs the playbook. The same machine takes over from a dead process of its own.
     type: dict
   with_clock:
-    description: Measure how the clock of this host relates to that of the controller, for a switch at one instant.
+    description: Measure the difference between the clocks of host and controller, for a switch at one moment.
     type: bool
     default: false
   result:
@@ -71,27 +68,27 @@ options:
     default: ''
     aliases: [why]
   stale_after:
-    description: Age in seconds from which a lock counts as left behind.
+    description: Age in seconds from which a lock counts as stale.
     type: int
     default: 1800
   confirm:
     description:
-      - For V(absent), the slot whose deploy was good. It lets go of its former content.
+      - For V(absent), the slot whose deploy was good. Its previous content is dropped.
     type: str
     choices: [blue, green]
   migrations:
-    description: With O(confirm), the versions of the migrations that have run, to be noted with the release of the slot.
+    description: With O(confirm), the versions of the migrations that have run, to record with the release of the slot.
     type: list
     elements: str
   consent:
     description:
-      - With O(confirm), that what the slot holds was meant, though it was rolled back from. It may be promoted like any other then.
+      - With O(confirm), accept what the slot holds although it was rolled back from. It can then be promoted like any other release.
     type: bool
     default: false
     version_added: 1.0.0
   keep_releases:
     description:
-      - For V(absent), how many releases to keep beside those in slots and the last one that was live. Without it none is removed.
+      - For V(absent), how many old releases to keep, besides those in slots and the last one that was live. Without it none is removed.
     type: int
   force:
     description: Break a lock that is not stale.
@@ -100,7 +97,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Take the lock
+- name: Acquire the lock
   beamops.bluegreen.deploy_lock:
     app: my_app
     root: /opt/my_app
@@ -119,7 +116,7 @@ ok:
   type: bool
   returned: success
 lock:
-  description: The lock that was found before the module acted, with C(run), C(holder), C(operation) and C(since); null if none.
+  description: The lock that existed before, with C(run), C(holder), C(operation) and C(since); null if none.
   type: dict
   returned: always
 msg:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nginx_site
-short_description: Install the nginx site of an app, with proof that nginx took it
+short_description: Install the nginx site of an app, and prove that nginx loaded it
 version_added: 0.1.0
 description:
   - Writes C(<nginx_conf_dir>/conf.d/<app>.conf), tests the whole configuration, and reloads nginx, or starts it.
-  - A reload counts only when the workers were replaced, because neither the status of C(nginx -s reload) nor that of a
-    signal tells whether the master took the configuration.
-  - When anything fails, the former site is put back. A configuration that is broken before is left alone and shown.
+  - A reload counts only if the workers were replaced, because neither the status of C(nginx -s reload) nor that of a signal
+    tells whether the master accepted the configuration.
+  - If anything fails, the module restores the previous site. It does not touch a configuration that is already broken, and shows why it is.
 author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
@@ -26,29 +26,29 @@ options:
   content:
     description:
       - Text of the site.
-      - A line that ends in C(# nginx >= 1.25.1), or C(# nginx < 1.25.1), is left out where the nginx of the host is not that.
+      - A line that ends in C(# nginx >= 1.25.1), or C(# nginx < 1.25.1), is dropped unless it applies to the nginx of the host.
     type: str
     required: true
   run_id:
-    description: Name of the run that holds the lock. Without it nobody asks who does.
+    description: Id of the run that must hold the lock. Without it the module does not check the lock.
     type: str
     default: ''
     aliases: [run]
   replaces:
     description:
-      - Path of a site of somebody else that this one takes the place of, in one reload. It stays beside where it was, under a name
-        that begins with a dot and that nginx does not include. It is back where it was when anything fails.
+      - Path of another site that this one replaces, in one reload. The module renames that file within its directory, to a name that begins
+        with a dot and that nginx does not include, and renames it back if anything fails.
     type: path
     version_added: 1.0.0
   certificate:
-    description: Path of the certificate that the site names. It is refused when it is missing, not valid now, or not of O(key).
+    description: Path of the certificate that the site names. The module refuses it if it is missing, not valid now, or does not match O(key).
     type: path
   key:
     description: Path of the key of O(certificate).
     type: path
   preview_token:
-    description: Who shows this secret gets the idle slot; none with the empty text. It becomes the name of a file, and stands in
-      no configuration.
+    description: Secret that gets a request to the idle slot; empty for none. It becomes the name of a file, and is in no
+      configuration.
     type: str
     default: ''
 """

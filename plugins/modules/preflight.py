@@ -9,11 +9,11 @@ module: preflight
 short_description: Check all input of a run before a host is touched
 version_added: 0.1.0
 description:
-  - Looks at the variables of the collection as the host has them. Their types are those of the role P(beamops.bluegreen.preflight#role).
-  - Names, domains, ports, paths and versions are checked against allow-lists, environment variables for what an env file
-    can hold, and variables that start with C(bluegreen_) for misspelling.
-  - The artifact is read through. It has to be a whole tarball of a release of this app, without members that lead outside.
-  - Works on the controller only. All that is wrong is said at once.
+  - Checks the variables of the collection as the host has them. Their types are those of the role P(beamops.bluegreen.preflight#role).
+  - Matches names, domains, ports, paths and versions against allow-lists, checks that an env file can hold the environment variables, and
+    refuses unknown variables that start with C(bluegreen_).
+  - Reads the whole artifact. It must be a complete tarball of a release of this app, without members that lead outside.
+  - Works on the controller only, and reports everything that is wrong at once.
 author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
@@ -76,7 +76,7 @@ maintenance_page:
   type: str
   returned: success
 run:
-  description: Name of the run (C(id)) and who runs it (C(holder)), for the lock.
+  description: Id of the run (C(id)) and who started it (C(holder)), for the lock.
   type: dict
   returned: success
 hooks:

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release_install
-short_description: Turn the tarball of a mix release into an unpacked release on a host
+short_description: Install the tarball of a mix release on a host
 version_added: 0.1.0
 description:
-  - Puts a release into C(<root>/releases/<version>-<first 8 of its SHA-256>), where it is never written again.
-  - Unpacks beside that place, checks, syncs to disk and renames, so that a release is there whole or not at all.
-  - Members that are absolute, lead outside or are devices are refused. A member that comes twice is fine, Mix does that.
-  - Sends nothing when the host has the release already, and otherwise only the files that no release on the host has. Those
-    that one has are linked, so that the disk grows by what is new alone.
+  - Unpacks a release into C(<root>/releases/<version>-<first 8 digits of its SHA-256>) and never changes it again.
+  - Unpacks beside that place, checks, syncs to disk and renames, so that a release is there completely or not at all.
+  - Refuses members that are absolute, lead outside or are devices. A member may occur twice, because Mix does that.
+  - Sends nothing if the host has the release, and otherwise only the files that no release on the host has. It links the others, so
+    the disk grows only by what is new.
 author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
@@ -32,27 +32,27 @@ options:
     type: str
     required: true
   url:
-    description: The URL with what may be secret in it. Set by the action plugin, which leaves the rest in O(artifact).
+    description: The URL with its secrets. Set by the action plugin, which leaves the URL without them in O(artifact).
     type: str
   checksum:
     description: C(sha256:) and 64 hexadecimal digits. Required for a URL.
     type: str
   version:
     description:
-      - Version that the artifact has to have. By default whatever it says itself.
+      - Version that the artifact must have. By default any version is fine.
     type: str
   run_id:
-    description: Name of the run that holds the lock. Without it nobody asks who does.
+    description: Id of the run that must hold the lock. Without it the module does not check the lock.
     type: str
     default: ''
     aliases: [run]
   artifact_info:
     description:
-      - What was found when the artifact was looked at on the controller, so that this is done once for a whole group.
+      - What the controller found in the artifact, so that it is inspected once for the whole group.
       - A dictionary with C(version), C(sha256), C(bytes) and C(unpacked_bytes), sizes in bytes.
     type: dict
   host_content:
-    description: What M(beamops.bluegreen.slot_info) returned as C(host_content), so that the host need not be asked again.
+    description: What M(beamops.bluegreen.slot_info) returned as C(host_content), which saves a run on the host.
     type: dict
   src:
     description: Where the tarball was uploaded to. Set by the action plugin.
@@ -61,7 +61,7 @@ options:
     description: The tarball itself, in base64, instead of O(src). Set by the action plugin, for a small one.
     type: str
   delta:
-    description: Whether files were left out of what was uploaded, because the host has them. Set by the action plugin.
+    description: Whether the upload omits files that the host has. Set by the action plugin.
     type: bool
     default: false
 """
@@ -100,7 +100,7 @@ upload_needed:
   type: bool
   returned: success
 missing_files:
-  description: Why files that were left out of the upload have to be sent after all.
+  description: Why files that the upload omitted must be sent after all.
   type: str
   returned: when they have to
 """

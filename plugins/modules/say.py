@@ -29,16 +29,16 @@ options:
     elements: str
     required: true
   failed:
-    description: Fail with this message once they are printed; not where it is empty.
+    description: Fail with this message after printing, unless it is empty.
     type: str
     default: ""
     version_added: 1.0.0
 """
 
 EXAMPLES = r"""
-- name: Say where things stand
+- name: Show the next command
   beamops.bluegreen.say:
-    lines: "{{ hostvars | beamops.bluegreen.status_lines(groups['bluegreen']) }}"
+    lines: ["next: promote.yml -e color=green"]
 """
 
 RETURN = r"""#"""

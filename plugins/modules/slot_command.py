@@ -9,8 +9,8 @@ module: slot_command
 short_description: Run an Elixir expression in a slot
 version_added: 0.1.0
 description:
-  - V(rpc) runs it on the running node of the slot; V(eval) in a new system that is not booted; V(migrate) is V(eval) that tells
-    which migrations have run.
+  - V(rpc) evaluates it on the running node of the slot, V(eval) in a new system that is not booted. V(migrate) is V(eval) and also
+    returns which migrations have run.
   - Runs as the app's user with the environment of the slot. Values of that environment do not appear in the output.
 author:
   - The beamops.bluegreen contributors (@beamops)
@@ -38,13 +38,13 @@ options:
     type: str
     required: true
   release:
-    description: Run it in this release, which the slot does not hold yet. Needs O(env).
+    description: Evaluate it in this release, which the slot does not hold yet. Needs O(env).
     type: str
   env:
     description: The user's variables for O(release), packed by the P(beamops.bluegreen.slot_env#filter) filter.
     type: str
   run_id:
-    description: Name of the run that holds the lock. Without it nobody asks who does.
+    description: Id of the run that must hold the lock. Without it the module does not check the lock.
     type: str
     default: ''
     aliases: [run]
@@ -55,7 +55,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: How many processes does the live node have?
+- name: Count the processes of the live node
   beamops.bluegreen.slot_command:
     app: my_app
     root: /opt/my_app
@@ -80,8 +80,8 @@ output:
   returned: always
 migrated:
   description:
-    - Versions of the migrations that V(migrate) has run; null if the expression does not tell.
-    - It is told by what the C(migrate/0) returns that Ecto's documentation has, a list of C({:ok, versions, apps}), or by the lines
+    - Versions of the migrations that V(migrate) has run; null if that is unknown.
+    - They come from the return value of C(migrate/0) in Ecto's documentation, a list of C({:ok, versions, apps}), or from the lines
       that Ecto logs for each (ecto_sql 3.13, C(Ecto.Migrator.run/4), C(with_repo/3)).
   type: list
   elements: str

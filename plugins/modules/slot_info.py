@@ -6,13 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: slot_info
-short_description: Tell which slot is live, which is idle, and whether a host agrees with itself
+short_description: Read which slot is live, which is idle, and whether a host is consistent
 version_added: 0.1.0
 description:
   - Asks nginx for C(/deployment_id), and compares the answer with the C(live) symlink, the facts file and the processes.
-  - Picks the slot that a deploy goes to. That is the idle one; as long as neither slot holds a release it is the live
-    one, so that the site is up at once.
-  - Reads only; it is the same in check mode.
+  - Picks the slot for a deploy. That is the idle one, or the live one as long as neither slot holds a release, so that the site is up
+    at once.
+  - Only reads, also in check mode.
 author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
@@ -27,7 +27,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Look at the slots
+- name: Read the slots
   beamops.bluegreen.slot_info:
     app: my_app
     root: /opt/my_app
@@ -60,15 +60,15 @@ link:
   type: str
   returned: success
 deployment_id:
-  description: What nginx answers at C(/deployment_id); null without an answer.
+  description: The answer of nginx at C(/deployment_id); null if there is none.
   type: str
   returned: success
 deployment_id_error:
-  description: Why nginx gave no such answer; null when it did.
+  description: Why nginx gave no such answer; null if it did.
   type: str
   returned: success
 previous:
-  description: Color, release and C(env) that were live before the present one; null if there is nothing to go back to.
+  description: Color, release and C(env) that were live before the current ones; null if there is nothing to roll back to.
   type: dict
   returned: success
 slots:
@@ -92,12 +92,12 @@ host_content:
   type: dict
   returned: success
 disagreements:
-  description: Sentences for everything that the facts file, the symlink, nginx and the processes do not agree on.
+  description: Sentences about everything on which facts, symlink, nginx and processes disagree.
   type: list
   elements: str
   returned: success
 problems:
-  description: Sentences for what cannot be read at all; they are part of RV(disagreements).
+  description: Sentences about what cannot be read at all; part of RV(disagreements).
   type: list
   elements: str
   returned: success
@@ -117,7 +117,7 @@ migrate_color:
   type: str
   returned: success
 conflicts:
-  description: Sentences for what forbids every run that changes something, such as the live slot being on another port.
+  description: Sentences about what forbids any change, such as the live slot being on another port.
   type: list
   elements: str
   returned: success
@@ -131,7 +131,7 @@ last_run:
   type: dict
   returned: success
 migrations:
-  description: Versions of the migrations that had run, by release, as far as the app told.
+  description: Versions of the migrations that had run, by release, as far as known.
   type: dict
   returned: success
 rolled_back:
@@ -156,7 +156,7 @@ no_site:
   type: bool
   returned: success
 not_installed:
-  description: Sentences for what is wanted of the site (address, TLS, domain) and is not installed yet.
+  description: Sentences about settings of the site (address, TLS, domain) that are not installed yet.
   type: list
   elements: str
   returned: success

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: slot_service
-short_description: The lifecycle of one slot, from taking it for a release to giving it back
+short_description: Deploy a release to a slot, start, drain and stop it, or restore what it held before
 version_added: 0.1.0
 description:
   - Puts a release and its environment into a slot, starts it, and waits until its own process answers healthy twice.
-  - What the slot held before is written down first. When anything fails, the slot gets back its former release, its former
-    environment and its former state (running or not), and the failure says why, with the end of the slot's log.
-  - The live slot is never taken for another release and never stopped.
+  - Writes down first what the slot holds. If anything fails, the module restores the previous release, environment and state (running
+    or not), and the error says why, with the end of the slot's log.
+  - Never deploys to the live slot and never stops it.
 author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
@@ -31,13 +31,13 @@ options:
     required: true
   state:
     description:
-      - V(deployed) puts O(release) into the slot and starts it. The former content is kept until V(restored), or until
+      - V(deployed) puts O(release) into the slot and starts it. The previous content is kept until V(restored), or until
         M(beamops.bluegreen.deploy_lock) confirms the deploy.
-      - V(restored) gives the slot back its former content, if a deploy was not confirmed; otherwise it does nothing.
+      - V(restored) restores the previous content if a deploy was not confirmed. Otherwise it does nothing.
       - V(started) and V(restarted) run what the slot holds and wait until it is healthy.
-      - V(drained) waits until nobody has a connection to the slot any more, for O(drain_timeout) at the most. What is left
-        then is no failure, and is said.
-      - V(stopped) ends the process with SIGTERM, and SIGKILL after O(stop_timeout).
+      - V(drained) waits until the slot has no connections left, at most O(drain_timeout). Connections that remain are reported in
+        RV(connections) and are not a failure.
+      - V(stopped) ends the process with SIGTERM, and with SIGKILL after O(stop_timeout).
     type: str
     choices: [deployed, restored, started, restarted, drained, stopped]
     required: true
@@ -47,20 +47,20 @@ options:
   env:
     description:
       - The user's variables, packed by the P(beamops.bluegreen.slot_env#filter) filter.
-      - Without it, V(deployed) brings back an environment that the release was live with, O(env_id).
+      - Without it, V(deployed) brings back the environment O(env_id), which the release was live with.
     type: str
   env_id:
-    description: Id of the former environment that V(deployed) brings back, as RV(env) told it.
+    description: Id of the previous environment that V(deployed) brings back, as returned in RV(env).
     type: str
     default: ''
     version_added: 1.0.0
   run_id:
-    description: Name of the run, kept with the former content.
+    description: Id of the run, kept with the previous content.
     type: str
     default: ''
     aliases: [run]
   health_timeout:
-    description: Seconds until the slot must be healthy.
+    description: Seconds within which the slot must become healthy.
     type: int
     default: 60
   stop_timeout:
@@ -123,7 +123,7 @@ connections:
   type: int
   returned: when the state is V(drained)
 restored:
-  description: Whether a failed deploy gave the slot its former content back. Null if it did not come that far.
+  description: Whether a failed deploy restored the previous content. Null if it failed before it replaced anything.
   type: bool
   returned: failure
 log:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: slot_switch
-short_description: Move the traffic of a host to the other slot, prove it, and take it back if the proof fails
+short_description: Switch the traffic of a host to the other slot, prove it, and undo it if the proof fails
 version_added: 0.1.0
 description:
-  - Replaces the C(live) symlink by rename(2). The site reads it on every request, so nginx is not reloaded, and no
-    request and no connection is lost.
-  - The slot must be healthy on its own port before, and must answer through nginx after the switch; otherwise the symlink
-    goes back and the module fails.
+  - Replaces the C(live) symlink with rename(2). The site reads it on every request, so nginx is not reloaded, and no request
+    and no connection is lost.
+  - The slot must be healthy on its own port before the switch, and must answer through nginx after it. Otherwise the module
+    restores the symlink and fails.
 author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
@@ -26,28 +26,28 @@ attributes:
 options:
   state:
     description:
-      - V(ready) proves that O(color) could take the traffic, and changes nothing. It is healthy on its port, and passes the
-        O(smoke) checks through nginx, as one visitor alone gets it.
-      - V(switched) moves the traffic to O(color). A canary ends with it.
-      - V(undone) moves it back if it was O(run_id) that moved it; otherwise it does nothing.
+      - V(ready) proves that O(color) could take the traffic, and changes nothing. The slot must be healthy on its port and pass the
+        O(smoke) checks through nginx.
+      - V(switched) switches the traffic to O(color), which also ends a canary.
+      - V(undone) switches back if O(run_id) made the last switch. Otherwise it does nothing.
     type: str
     choices: [ready, switched, undone]
     default: switched
   color:
-    description: The slot that is to be live. Required for V(ready) and V(switched).
+    description: The slot to make live. Required for V(ready) and V(switched).
     type: str
     choices: [blue, green]
   release:
-    description: What the slot has to hold; anything else is refused.
+    description: Release that the slot must hold.
     type: str
   operation:
-    description: What the switch counts as. A V(rollback) is remembered as one, so that nothing goes forward to what it left.
+    description: What the switch counts as. A V(rollback) marks the release that it leaves, so that no promote without a color returns to it.
     type: str
     choices: [promote, rollback]
     default: promote
     aliases: [kind]
   smoke:
-    description: Checks for V(ready). Each is a GET and what has to come back within 10 seconds.
+    description: Requests for V(ready), each a GET and the answer that must arrive within 10 seconds.
     type: list
     elements: dict
     default: []
@@ -61,21 +61,21 @@ options:
         type: int
         default: 200
       contains:
-        description: Text that the first MiB of the body has to contain.
+        description: Text that the first MiB of the body must contain.
         type: str
         default: ''
   switch_at:
     description:
-      - When to switch, in seconds since the host booted, so that a whole group can switch at one instant. Without it, or when
-        that is past or more than a minute away, the module switches at once.
+      - When to switch, in seconds since the host booted, so that a whole group can switch at one moment. Without it, or if
+        the time has passed or is more than a minute away, the module switches at once.
     type: float
     aliases: [at]
   assume_ready:
-    description: In check mode, take it for granted that the slot holds O(release) and is healthy, as it would be by then.
+    description: In check mode, assume that the slot holds O(release) and is healthy, as it would be by then.
     type: bool
     default: false
   run_id:
-    description: Name of the run, for V(undone).
+    description: Id of the run, for V(undone).
     type: str
     default: ''
     aliases: [run]

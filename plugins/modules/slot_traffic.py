@@ -6,12 +6,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: slot_traffic
-short_description: Who gets which slot beside the switch, a canary, and whether anybody gets one, maintenance
+short_description: Send a share of the visitors to the idle slot (canary), or close the site (maintenance)
 version_added: 0.1.0
 description:
-  - Gives a share of the visitors to the idle slot, and closes the site for maintenance. Both are files that nginx looks for on
-    every request, so nginx is not reloaded.
-  - A visitor, told by address and user agent, stays in the same share. A promote ends the canary.
+  - Both are files that nginx looks for on every request, so nginx is not reloaded.
+  - A visitor, identified by address and user agent, stays in the same share. A promote ends the canary.
 author:
   - The beamops.bluegreen contributors (@beamops)
 extends_documentation_fragment:
@@ -25,17 +24,17 @@ attributes:
 options:
   percent:
     description:
-      - Percent of the visitors that get the idle slot, from 0 to 100. The slot has to be healthy, unless it is 0.
+      - Percent of the visitors that get the idle slot, from 0 to 100. The slot must be healthy, unless it is 0.
       - Without it, the canary stays as it is.
     type: int
   maintenance:
     description: Whether the site is closed. Without it, that stays as it is.
     type: bool
   page:
-    description: HTML that is answered with status 503 while the site is closed. Without it, the page that is there stays.
+    description: HTML page that the closed site answers with status 503. Without it, the page stays as it is.
     type: str
   run_id:
-    description: Name of the run that holds the lock.
+    description: Id of the run that must hold the lock.
     type: str
     default: ''
     aliases: [run]
