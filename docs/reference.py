@@ -81,7 +81,8 @@ def playbooks() -> str:
     text = "# Playbooks\n\n" + NOTE.format(source="the comment at the top of the playbook")
     text += (
         "Run them as `ansible-playbook deploy.yml` in the folder that `init.yml` wrote, or as\n"
-        "`ansible-playbook beamops.bluegreen.deploy` anywhere. All playbooks are idempotent and support `--check` and `--diff`.\n"
+        "`ansible-playbook beamops.bluegreen.deploy` anywhere. All playbooks support `--check` and `--diff`. A second run\n"
+        "changes nothing more, except that `rollback.yml` goes back one more release and `init.yml` refuses an existing folder.\n"
         "Every option is given with `-e`, and every [variable](variables.md) can be too.\n"
     )
     for name, (about, options) in descriptions().items():

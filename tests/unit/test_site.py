@@ -340,6 +340,8 @@ def test_what_a_load_balancer_says_of_a_visitor_is_believed(nginx, trusted, sent
         text = site.ask("/headers", X_Forwarded_Proto=sent, X_Forwarded_For="203.0.113.9")[1]
         seen = json.loads(text)
         assert (seen["X-Forwarded-Proto"], seen["X-Real-IP"]) == (proto, address)
+        # An app takes the first address of the list.
+        assert seen["X-Forwarded-For"] == address
         assert seen["X-Forwarded-Port"] == (port or str(site.port))
 
 
