@@ -125,8 +125,8 @@ class App:
         return f"{self.slot(color)}/proven"
 
     def wanted_site(self) -> dict[str, str]:
-        """How the site is to be reached: {"listen", "tls_listen", "domain"}."""
-        return {"listen": self.listen, "tls_listen": self.tls_listen, "domain": self.domain}
+        """How the site is to be reached: {"listen", "tls_listen", "domain", "proxied"}."""
+        return {"listen": self.listen, "tls_listen": self.tls_listen, "domain": self.domain, "proxied": ""}
 
     def has_site(self) -> bool:
         return os.path.exists(f"{self.nginx_conf_dir}/conf.d/{self.name}.conf")
@@ -139,8 +139,13 @@ class App:
         plain, encrypted = [one for one, ssl_ in listens if not ssl_], [one for one, ssl_ in listens if ssl_]
         if not listens or not domain:
             return self.wanted_site()
-        tls = encrypted[0] if encrypted else ""
-        return {"listen": (plain or [self.listen])[0], "tls_listen": tls, "domain": domain.group(1)}
+        return {
+            "listen": (plain or [self.listen])[0],
+            "tls_listen": encrypted[0] if encrypted else "",
+            "domain": domain.group(1),
+            # A load balancer in front ends TLS.
+            "proxied": "yes" if f"${self.name}_proxied {{" in text else "",
+        }
 
     def release_dir(self, release: str) -> str:
         return f"{self.releases}/{release}"

@@ -53,11 +53,26 @@ def http_get(
         connection.close()
 
 
-def through_nginx(app: App, path: str, **kwargs: Any) -> Answer:
+def through_nginx(app: App, path: str, headers: dict[str, str] | None = None, **kwargs: Any) -> Answer:
     """What a visitor of the site gets: an answer of V(http_get)."""
     site = app.site()
     address, port = _validate.listen_address(site["tls_listen"] or site["listen"])
-    return http_get(address, port, path, _validate.request_host(site["domain"]), tls=bool(site["tls_listen"]), **kwargs)
+    if site["proxied"]:
+        headers = {"X-Forwarded-Proto": "https", **(headers or {})}
+    tls = bool(site["tls_listen"])
+    return http_get(address, port, path, _validate.request_host(site["domain"]), tls=tls, headers=headers, **kwargs)
+
+
+def visitor_headers(app: App) -> dict[str, str]:
+    """What nginx says of a visitor to the app: an app that forces https redirects everybody else (C(force_ssl) of Phoenix)."""
+    site = app.site()
+    _address, port = _validate.listen_address(site["tls_listen"] or site["listen"])
+    return {
+        "X-Forwarded-For": "127.0.0.1",
+        "X-Forwarded-Host": _validate.request_host(site["domain"]),
+        "X-Forwarded-Port": "443" if site["proxied"] else str(port),
+        "X-Forwarded-Proto": "https" if site["tls_listen"] or site["proxied"] else "http",
+    }
 
 
 def describe(answer: Answer) -> str:

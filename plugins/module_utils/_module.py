@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,6 +38,8 @@ def run_module(
         controller was killed, and the next run must not work beside it. Or a function of the options that tells.
     :param needs_lock: whether it refuses to act for a run (option C(run_id)) that does not hold the lock any more.
     """
+    # Whatever sudo or the login shell has: nginx reads our folders, and the app its release.
+    os.umask(0o022)
     module = AnsibleModule(argument_spec={**APP_OPTIONS, **options}, supports_check_mode=True, **kwargs)
     try:
         app = App(module.params)

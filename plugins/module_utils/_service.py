@@ -355,7 +355,14 @@ def probe(app: App, color: str, pid: int | None, path: str, timeout: float = 5.0
 
 def http_probe(app: App, color: str, path: str, timeout: float) -> Answer:
     """What whoever listens on a slot's port answers."""
-    return _http.http_get("127.0.0.1", app.ports[color], path, _validate.request_host(app.domain), timeout)
+    return _http.http_get(
+        "127.0.0.1",
+        app.ports[color],
+        path,
+        _validate.request_host(app.domain),
+        timeout,
+        headers=_http.visitor_headers(app),
+    )
 
 
 def require_own_process(app: App, color: str, pid: int | None, answer: Answer, sockets: Sockets) -> Answer:
@@ -406,6 +413,7 @@ def wait_until_healthy(slot_service: ServiceManager, path: str, expected: int, t
     the last of a process that is about to exit.
     """
     app, color = slot_service.app, slot_service.color
+    is_https = _http.visitor_headers(app)["X-Forwarded-Proto"] == "https"
     started = time.monotonic()
     slot_service.watch()
     good, redirects, last, said, pause, first_pid = 0, 0, "no answer yet", "", 0.05, None
@@ -422,6 +430,11 @@ def wait_until_healthy(slot_service: ServiceManager, path: str, expected: int, t
             redirects = redirects + 1 if answer.get("location") and not good else 0
             if good == 2:
                 return round(time.monotonic() - started, 1)
+            if redirects == 5 and (answer.get("location") or "").startswith("https://") and not is_https:
+                raise Failure(
+                    f"{color} redirects {path} to https: {last}. Its endpoint has force_ssl, so the site needs https: set "
+                    "bluegreen_tls, or bluegreen_trusted_proxies if a load balancer ends TLS."
+                )
             if redirects == 5:
                 raise Failure(
                     f"{color} answers {path} with a redirect: {last}, expected {expected}. Set bluegreen_health_path "

@@ -127,11 +127,14 @@ def _watchdog_file(folder: str, run: str) -> str:
 
 def start_watchdog(folder: str, run: str, playbooks: Iterable[str], unlock: str) -> None:
     """Start the watchdog of a run. V(folder) is where Ansible has its temporary files, and only its user may write."""
+    controller = this_run()
+    if not controller:
+        # A Mac has no /proc, so nobody could tell later whether the run is alive: its lock is broken by unlock.yml.
+        return
     with open(f"/proc/{os.getppid()}/cmdline", "rb") as stream:
         argv = [word.decode("utf-8", "surrogateescape") for word in stream.read().split(b"\0")[:-1]]
     words = unlock_command(argv, playbooks, run, unlock)
-    controller = this_run()
-    if not words or not controller:
+    if not words:
         return
     # It needs nothing that is installed, and starts quicker without looking for it.
     python = [sys.executable, "-I", "-S"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,10 @@ def prebuild_modules(action: ActionBase, names: Sequence[str], task_vars: dict) 
     :param action: an action plugin, of the first host.
     :param names: of modules of this collection, in the order in which they will be needed.
     """
+    if sys.platform == "darwin":
+        # There a child of a process with threads must not go on after fork(2). Modules are then built when they are needed.
+        yield
+        return
     pid = os.fork()
     if not pid:
         try:

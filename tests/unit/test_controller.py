@@ -7,7 +7,8 @@ import json
 import os
 import time
 
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
+import pytest
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _prebuild
 
 
 def test_a_dead_controller_is_told_from_a_live_one_and_from_another_machine():
@@ -45,3 +46,21 @@ def test_a_watchdog_unlocks_with_the_command_line_of_its_run():
     assert json.loads(words[8]) == {"bluegreen_force": True, "__bluegreen_dead_run_id": "run-1"}
     # Something else runs the playbook, and nobody knows how to call it.
     assert _controller.unlock_command(["python", "runner.py", "x"], (), "run-1", "/u") is None
+
+
+def test_a_controller_without_proc_runs_without_a_watchdog(monkeypatch, tmp_path):
+    """A Mac: nobody could tell later whether the run is alive."""
+    there = os.path.exists
+    monkeypatch.setattr(_controller, "_machine", lambda: None)
+    assert _controller.this_run() is None
+    _controller.start_watchdog(str(tmp_path), "run-1", (), "/c/unlock.yml")
+    assert list(tmp_path.iterdir()) == [] and there("/proc")
+    _controller.stop_watchdog(str(tmp_path), "run-1")
+    assert not _controller.is_dead({"machine": None, "pid": 1, "started": "1"})
+
+
+def test_where_fork_is_not_safe_modules_are_built_when_they_are_needed(monkeypatch):
+    monkeypatch.setattr(_prebuild.sys, "platform", "darwin")
+    monkeypatch.setattr(_prebuild.os, "fork", lambda: pytest.fail("forked"))
+    with _prebuild.prebuild_modules(None, ["slot_info"], {}):
+        pass

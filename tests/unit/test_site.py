@@ -263,9 +263,9 @@ class Nginx:
             server.shutdown()
             server.server_close()
 
-    def ask(self, path="/", method="GET", body=None, port=None, tls=False, **headers):
+    def ask(self, path="/", method="GET", body=None, port=None, tls=False, source="127.0.0.1", **headers):
         """(status, body, headers) of one request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=5, source_address=(source, 0))
         if tls:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -331,13 +331,15 @@ def test_the_switch_the_preview_and_the_canary(nginx):
         # What is no scheme is not believed.
         (["127.0.0.1"], "https, http", "http", None, "203.0.113.9"),
         # Nor is anything of somebody who is not known.
-        (["10.0.0.0/8"], "https", "http", None, "127.0.0.1"),
-        ([], "https", "http", None, "127.0.0.1"),
+        (["10.0.0.0/8"], "https", "http", None, "127.0.0.2"),
+        ([], "https", "http", None, "127.0.0.2"),
     ],
 )
 def test_what_a_load_balancer_says_of_a_visitor_is_believed(nginx, trusted, sent, proto, port, address):
     with nginx(trusted_proxies=trusted) as site:
-        text = site.ask("/headers", X_Forwarded_Proto=sent, X_Forwarded_For="203.0.113.9")[1]
+        # From 127.0.0.1 comes our own proof.
+        source = "127.0.0.1" if trusted and trusted[0].startswith("127") else "127.0.0.2"
+        text = site.ask("/headers", source=source, X_Forwarded_Proto=sent, X_Forwarded_For="203.0.113.9")[1]
         seen = json.loads(text)
         assert (seen["X-Forwarded-Proto"], seen["X-Real-IP"]) == (proto, address)
         # An app takes the first address of the list.

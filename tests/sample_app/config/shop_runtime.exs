@@ -19,7 +19,5 @@ config :sample_app,
   server: System.get_env("PHX_SERVER") in ["true", "1"],
   port: String.to_integer(System.get_env("PORT") || "4000"),
   host: System.get_env("PHX_HOST") || "example.com",
-  # Phoenix: force_ssl: [rewrite_on: [:x_forwarded_proto]]
-  force_ssl: System.get_env("SAMPLE_FORCE_SSL") != nil,
   database_url: database_url,
   secret_key_base: secret_key_base

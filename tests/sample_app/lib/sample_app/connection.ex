@@ -110,7 +110,7 @@ defmodule SampleApp.Connection do
 
   defp handle(socket, method, uri, headers, body) do
     # As Plug.SSL with rewrite_on: [:x_forwarded_proto].
-    if Application.get_env(:sample_app, :force_ssl) && headers["x-forwarded-proto"] != "https",
+    if System.get_env("SAMPLE_FORCE_SSL") && headers["x-forwarded-proto"] != "https",
       do:
         reply(socket, headers, {301, [{"location", "https://#{headers["host"]}#{uri.path}"}], ""}),
       else:
