@@ -111,6 +111,9 @@ def name_conflicts(app: App) -> list[str]:
             )
     except KeyError:
         pass
+    if os.path.exists(f"{app.slot('blue')}/is-blue"):
+        # Set up by us. 0.1.0 did not mark its files.
+        return found
     units = [
         f"{place}/{app.name}@.service"
         for place in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")

@@ -389,7 +389,7 @@ def test_only_what_is_new_is_sent_and_what_a_host_has_is_linked(host, site, play
     ), run.text
     # It went along with the module, whose options are logged, but for this one.
     logged = host.check_output(
-        "sudo journalctl --no-pager -q -o cat | grep 'Invoked with' | grep inspected= | tail -n 1"
+        "sudo journalctl --no-pager -q -o cat | grep 'Invoked with' | grep artifact_info= | tail -n 1"
     )
     assert "content=NOT_LOGGING_PARAMETER" in logged and "src=None" in logged
     # Directories, and a list of the files; an unpacked release has 13 MB.
@@ -400,7 +400,7 @@ def test_only_what_is_new_is_sent_and_what_a_host_has_is_linked(host, site, play
         assert host.file(f"{ROOT}/releases/{release}/{name}").sha256sum == told[name]
         assert host.check_output(f"stat -c '%h %a' {ROOT}/releases/{release}/{name}").split()[0] != "1"
     # What is there already is not sent, nor asked for again.
-    assert "sends" not in play("deploy", f"bluegreen_artifact={tmp_path / 'new.tar.gz'}").text
+    assert "sending" not in play("deploy", f"bluegreen_artifact={tmp_path / 'new.tar.gz'}").text
 
 
 def test_a_file_that_somebody_edited_is_not_passed_on(host, site, play, tmp_path):
@@ -466,7 +466,7 @@ def test_artifacts_by_url(host, play):
     url = "http://user:t0ken@127.0.0.1:9000/a.tar.gz?sig=s1gnature"
     goal = {"bluegreen_artifact": url, "bluegreen_artifact_checksum": "sha256:" + "0" * 64}
     text = play("deploy", goal, rc=2, verbose="-vvv").text
-    assert "http://127.0.0.1:9000/a.tar.gz answers 404" in text
+    assert "http://127.0.0.1:9000/a.tar.gz answered 404" in text
     # Neither in the output nor in the journal, where Ansible's modules log their options.
     journal = host.check_output("sudo journalctl --no-pager -q -o cat | grep 'Invoked with'")
     for secret in ("t0ken", "s1gnature"):
@@ -488,7 +488,7 @@ def test_artifacts_by_url(host, play):
     play("deploy", goal)
     assert "0.1.1-" in host.check_output(f"readlink {ROOT}/slots/green/release")
     wrong = {**goal, "bluegreen_artifact_checksum": "sha256:" + "1" * 64}
-    assert "expected " + "1" * 64 in play("deploy", wrong, rc=2).text
+    assert "must have SHA-256 " + "1" * 64 in play("deploy", wrong, rc=2).text
     host.check_output("sudo systemctl stop www")
 
 

@@ -77,8 +77,8 @@ def tiny_release(host):
             tar.addfile(member, io.BytesIO(text.encode()))
     subprocess.run(["docker", "exec", "-i", host, "sh", "-c", f"cat >{path}"], input=buffer.getvalue(), check=True)
     digest, size = inside(host, f"sha256sum {path} | cut -c1-64; stat -c %s {path}").split()
-    inspected = {"sha256": digest, "version": "9.9.9", "unpacked_bytes": 4096, "size": int(size)}
-    return {"artifact": "tiny.tar.gz", "src": "/run/src.tar.gz", "inspected": inspected}
+    info = {"sha256": digest, "version": "9.9.9", "unpacked_bytes": 4096, "size": int(size)}
+    return {"artifact": "tiny.tar.gz", "src": "/run/src.tar.gz", "artifact_info": info}
 
 
 def cases(host, live, idle):
