@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pathlib
 import re
 import shlex
@@ -124,6 +125,7 @@ def test_every_command_of_the_documents_names_a_playbook_and_variables_that_exis
         "status": {"strict", "history", "format", "out"},
         "promote": {"color"},
         "stop": {"color"},
+        "console": {"color"},
         "adopt": {"site", "port"},
     }
     assert len(typed()) > 25
@@ -135,8 +137,8 @@ def test_every_command_of_the_documents_names_a_playbook_and_variables_that_exis
         name = names[0].removeprefix("beamops.bluegreen.").removeprefix("playbooks/").removesuffix(".yml")
         assert (TOP / f"playbooks/{name}.yml").is_file(), f"{document}: {names[0]}"
         for value in values:
-            variable = value.partition("=")[0]
-            assert variable in known | words_of.get(name, set()), f"{document}: {value}"
+            for variable in json.loads(value) if value.startswith("{") else [value.partition("=")[0]]:
+                assert variable in known | words_of.get(name, set()), f"{document}: {value}"
 
 
 def test_every_variable_that_a_document_sets_exists():
