@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
         try:
             return self._low_level_execute_command(command, sudoable=False).get("stdout", "")
         except AnsibleConnectionFailure:
-            # It holds the lock all the same; whoever comes next says that the host is lost.
+            # The lock is held all the same; the next step reports that the host is unreachable.
             return ""
 
     def _break(self, args, refused, task_vars):

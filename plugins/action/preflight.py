@@ -30,7 +30,7 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controll
 _SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "preflight", "meta", "argument_specs.yml")
 # As in meta/runtime.yml, which is only a warning.
 _OLDEST = (2, 17)
-# What playbooks take with -e beside the variables, and variables that are easily typed without their prefix.
+# Options of the playbooks, and variables that are easily typed without their prefix.
 _PLAYBOOK_VARS = ("color", "expr", "format", "history", "out", "strict")
 _PREFIXED = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
 
@@ -127,7 +127,7 @@ def too_old(version: str) -> bool:
 
 
 def local_path(path: str) -> str:
-    """A file on the controller: beside the person who typed it, not beside a playbook that may be installed anywhere."""
+    """A file on the controller, relative to the working directory and not to a playbook that may be installed anywhere."""
     return os.path.abspath(os.path.expanduser(path))
 
 

@@ -32,7 +32,7 @@ class ActionModule(ActionBase):
             # A module logs its options on the host; a signature or a password in a URL must not be among them.
             args.update(artifact=_validate.bare_url(artifact), url=artifact)
             return self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
-        # Beside the person who typed it, not beside a playbook that may be installed anywhere.
+        # Relative to the working directory, not to a playbook that may be installed anywhere.
         path = os.path.abspath(os.path.expanduser(artifact))
         try:
             if not args.get("artifact_info"):
@@ -89,7 +89,7 @@ class ActionModule(ActionBase):
             remote = self._connection._shell.join_path(folder, "artifact.tar.gz")
             with _transfer.report_progress(path, lambda words: self._tell(task_vars, words)):
                 self._transfer_file(path, remote)
-            # Nobody executes it, and root may read it as it is, so as a rule this asks nothing of the host.
+            # As root this needs no command on the host, because nobody executes the file.
             self._fixup_perms2((folder, remote), execute=False)
             return self._execute_module(module_name=_MODULE, module_args={**args, "src": remote}, task_vars=task_vars)
         finally:

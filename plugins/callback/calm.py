@@ -29,7 +29,7 @@ import time
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
 
-# They work on the controller and say what they have to say themselves, if anything.
+# These run on the controller, and print what there is to print themselves.
 _QUIET = (
     "assert",
     "debug",
@@ -169,7 +169,7 @@ class CallbackModule(Default):
         if not self._calm():
             super().v2_runner_on_failed(result, ignore_errors)
         elif ignore_errors:
-            # Whoever ignores it says what became of it.
+            # The playbook that ignores the failure reports it itself.
             self._seen(result)
         else:
             self._bad(result, "")

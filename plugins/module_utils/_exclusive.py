@@ -80,7 +80,7 @@ def remove_leftovers(app: App) -> None:
         doomed += [f"{folder}/{name}" for name in names if name.startswith(beginnings) and name.endswith(end)]
     for color in COLORS:
         if not os.path.exists(app.journal(color)):
-            # A deploy was confirmed, and killed before it could let go of the former environment.
+            # A deploy was confirmed and killed before it could remove the previous environment.
             doomed.append(app.env_former(color))
     for path in doomed:
         if not os.path.isdir(path) or _files.is_link(path):

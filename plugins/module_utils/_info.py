@@ -282,7 +282,7 @@ def _add_conclusions(info: Info, app: App, params: Mapping[str, Any], facts: Fac
     """What follows from what was read."""
     info["wanted"] = wanted(app, params["env"], info) if params["env"] and _files.read_text(app.cookie) else None
     if params["expected_files"] and not info["conflicts"]:
-        # Before anything is set up: a site would send its visitors to whoever that is.
+        # Before anything is set up, because the site would send its visitors to that process.
         info["conflicts"] += taken_ports(app, seen, info["slots"])
     info["disagreements"] = _slots.disagreements(info)
     info["migrate_color"] = _slots.migrate_color(info)

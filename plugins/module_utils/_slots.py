@@ -212,7 +212,7 @@ def reconcile(facts: Facts, link: str | None, held: Any, switch: SwitchJournal |
     if link is None or new["live"] == link:
         return _with_previous(new)
     if switch and switch.get("from") == link and switch.get("to") == new["live"]:
-        # The switch was taken back: the facts before it are true again, save what the slots hold by now.
+        # The switch was undone, so the facts from before it are true again, except for what the slots hold by now.
         before = switch["facts"]["slots"]
         slots = {
             color: before[color] if same(before[color], new["slots"][color]) else new["slots"][color]

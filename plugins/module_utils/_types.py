@@ -197,7 +197,7 @@ class Gate(TypedDict, total=False):
     undo: list[str]
     # Where each host goes, once that is planned.
     hosts: dict[str, Goal]
-    # The slots keep what the deploy put into them, however the promote behind it ends.
+    # The slots keep what the deploy put into them, however the promote after it ends.
     kept: bool
 
 

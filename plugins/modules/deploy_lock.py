@@ -374,7 +374,7 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     if module.check_mode or at_once:
         result = act(module, app, found)
     else:
-        # Whoever takes over from a dead run waits for what that one's modules are still doing on this host.
+        # A run that takes over from a dead one waits until the modules of that run have finished on this host.
         with _exclusive.exclusive_access(app):
             result = act(module, app, read(app))
     if state == "present":

@@ -263,7 +263,7 @@ def main() -> None:
             run_id=dict(type="str", default="", **renamed("run")),
             host_content=dict(type="dict"),
             src=dict(type="path"),
-            # Not for its secrecy: what is logged of a module would have all of it.
+            # Not a secret, but a module logs its options, and this one is long.
             content=dict(type="str", no_log=True),
             delta=dict(type="bool", default=False),
         ),

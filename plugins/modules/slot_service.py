@@ -225,7 +225,7 @@ class Slot:
             _files.write_file(self.app.proven(self.color), "", 0o644)
 
     def stop(self) -> None:
-        # Whoever is sent here would get an error now, and then a release that nobody has proven.
+        # A canary would send visitors to an error, and then to a release that is not proven.
         _app.end_canary(self.app, self.color)
         self.service.stop(self.params["stop_timeout"])
 
@@ -275,7 +275,7 @@ class Slot:
             self.confirm_live(live)
             if self.app.slot_release(live) == release:
                 if _files.read_text(self.app.env_file(live)) == self.render_env(live):
-                    # What a run that was cut short left in the idle slot is nobody's wish any more.
+                    # An interrupted run may have left something in the idle slot that nobody wants any more.
                     left = self.restored()
                     return {**left, "release": release, "color": live, "already_live": True}
         text = self.render_env(self.color)
@@ -283,7 +283,7 @@ class Slot:
         if same:
             result = self.started()
             if self.journal and not self.check:
-                # The run that put it there died before it could say so. What it took is this run's now, to confirm or give back.
+                # The run that put it there died before it could record that. The deploy now belongs to this run, which confirms or undoes it.
                 self.write_facts()
                 if params["run_id"]:
                     self.journal["run"] = params["run_id"]
@@ -372,7 +372,7 @@ class Slot:
         facts["slots"][self.color] = former["facts"]
         self.app.write_facts(facts)
         note = f"{self.color} holds {former['release'] or 'nothing'} again"
-        # The former release has shown that it works; a timeout that was set for the new one must not fail it.
+        # The previous release is known to work; a short timeout that was meant for the new one must not fail it.
         self.timeout = max(self.timeout, 60)
         if former["release"] and former["running"]:
             self.start()

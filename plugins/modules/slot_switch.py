@@ -145,7 +145,7 @@ PROOF_SECONDS = 5
 # A host that freezes in the middle of a switch is given up by its run, and the others go back. When it thaws, it must not
 # go on to switch alone. A switch takes a fraction of a second, and one that is slow in every step still less than this.
 GIVEN_UP_SECONDS = 20
-# A host that was started anew since its clock was measured would wait for its former uptime.
+# A host that was rebooted since its clock was measured would otherwise wait for its old uptime.
 LONGEST_WAIT_SECONDS = 60
 SMOKE_SECONDS = 10
 SMOKE_BYTES = 1 << 20
@@ -218,7 +218,7 @@ class Switch:
         color = self.params["color"]
         if color != self.link and not (self.check and self.params["assume_ready"]):
             _service.require_ready(self.app, color, self.params)
-            # A rehearsal writes no file, and the token is one.
+            # A dry run writes no file, and the token is one.
             if not self.check and self.params["smoke"]:
                 self.smoke(color)
         return {"live": self.link, "previous": self.link}
@@ -236,7 +236,7 @@ class Switch:
         if 0 < left < LONGEST_WAIT_SECONDS:
             self.planned = left
             time.sleep(left)
-            # Whoever waits may have been given up meanwhile.
+            # The run may have given up on this host meanwhile.
             _exclusive.require_lock(self.app, self.params["run_id"])
 
     def check_deadline(self) -> None:

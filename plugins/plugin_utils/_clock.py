@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Understood by any shell, and starts no process.
 COMMAND = "read up idle </proc/uptime; echo $up"
-# /proc/uptime is cut off behind hundredths of a second.
+# /proc/uptime is truncated to hundredths of a second.
 _CUT_OFF = 0.005
 _GOOD_ENOUGH, _TRIES = 0.05, 3
 # Seconds that a switch may take longer to begin than a lock: another module, and machines are never as quick twice.
