@@ -432,7 +432,7 @@ def wait_until_healthy(slot_service: ServiceManager, path: str, expected: int, t
                 return round(time.monotonic() - started, 1)
             if redirects == 5 and (answer.get("location") or "").startswith("https://") and not is_https:
                 raise Failure(
-                    f"{color} redirects {path} to https: {last}. Its endpoint has force_ssl, so the site needs https: set "
+                    f"{color} redirects {path} to https: {last}. Its endpoint probably has force_ssl, so the site needs https: set "
                     "bluegreen_tls, or bluegreen_trusted_proxies if a load balancer ends TLS."
                 )
             if redirects == 5:

@@ -203,7 +203,7 @@ def failing(play, timeout, **env):
         ({"SAMPLE_UNHEALTHY": "1"}, "was not healthy within 10 s: GET /health on port 5000: 503"),
         ({"SAMPLE_EXIT_AT_BOOT": "1"}, "cannot reach the database at <DATABASE_URL>"),
         ({"SAMPLE_FAIL_CONFIG": "1"}, "environment variable DATABASE_URL is missing"),
-        ({"SAMPLE_REDIRECT": "1"}, "answers /health with a redirect: 301 to https://example.com/health"),
+        ({"SAMPLE_REDIRECT": "1"}, "redirects /health to https: 301 to https://example.com/health"),
         ({"PHX_SERVER": "false"}, "was not healthy within 10 s"),
         ({"SAMPLE_BOOT_MS": "30000"}, "was not healthy within 10 s"),
     ],
