@@ -26,11 +26,11 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         args = dict(self._task.args)
-        state, run = args.get("state", "present"), args.get("run_id")
+        state, run = args.get("state", "present"), args.get("run_id") or args.get("run")
         # One watchdog for the whole group; the first host is locked first and freed with the others.
         first = task_vars["inventory_hostname"] == task_vars["ansible_play_hosts_all"][0]
         folder = os.path.dirname(C.DEFAULT_LOCAL_TMP)
-        if state == "absent" and first and not self._task.check_mode:
+        if state == "absent" and run and first and not self._task.check_mode:
             _controller.stop_watchdog(folder, run)
         with_clock = args.pop("with_clock", False)
         began = time.monotonic()
@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
         refused = state != "absent" and not result.get("ok") and result.get("lock") and not self._task.check_mode
         if refused and _controller.is_dead(result["lock"].get("controller")):
             result = (self._take_over if state == "present" else self._break)(args, result, task_vars)
-        if state == "present" and result.get("changed") and first and not self._task.check_mode:
+        if state == "present" and run and result.get("changed") and first and not self._task.check_mode:
             playbooks = context.CLIARGS.get("args") or ()
             _controller.start_watchdog(folder, run, playbooks, os.path.abspath(_UNLOCK))
         if result.get("ok") and with_clock:

@@ -141,7 +141,11 @@ class ActionModule(ActionBase):
         after_switch, finished = (
             _gate.judge(self._by_host(steps), self._hosts, list(steps)) for steps in (_gate.AFTER_SWITCH, _gate.FINISH)
         )
-        return self._gate(), after_switch, finished
+        gate = self._gate()
+        if not gate["begun"]:
+            # Not even the locks were judged, so nothing is known to be good.
+            gate = {**gate, "ok": False}
+        return gate, after_switch, finished
 
     def _sum_up(self) -> dict:
         gate, after_switch, _finished = self._ends()

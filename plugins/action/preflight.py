@@ -106,7 +106,10 @@ def check(settings: Mapping[str, Any]) -> list[str]:
 def check_options(args: Mapping[str, Any]) -> list[str]:
     """All that is wrong with the options of the playbook itself, which have no prefix."""
     wrong: list[str] = []
-    operation, given = args.get("operation") or "", {name: str(args.get(name) or "") for name in _NEEDED.values()}
+    operation, given = (
+        args.get("operation") or "",
+        {name: "" if args.get(name) is None else str(args[name]) for name in _NEEDED.values()},
+    )
     needed = _NEEDED.get(operation)
     if needed and not given[needed]:
         wrong.append(_MISSING[operation])

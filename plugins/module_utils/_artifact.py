@@ -74,7 +74,7 @@ def _resolve(name: str, links: dict[str, str]) -> str | None:
 
 
 def members_of(archive: tarfile.TarFile) -> list[tuple[str, tarfile.TarInfo]]:
-    """Checked (name, member) pairs, in the order of the tarball. A member may well come conflicting: Mix does that.
+    """Checked (name, member) pairs, in the order of the tarball. A member may well come twice: Mix does that.
 
     All names are read before the first is judged, for a link may lead through another one that comes later. Raises: Refused.
     """
@@ -148,7 +148,7 @@ def _on_disk(size: int) -> int:
 def inspect(path: str, app: str) -> dict[str, Any]:
     """Read an artifact through. Raises: Refused.
 
-    :returns: {"version", "sha256", "bytes", "unpacked_bytes", "files": {name: SHA-256}}, sizes in bytes. A name that comes conflicting
+    :returns: {"version", "sha256", "bytes", "unpacked_bytes", "files": {name: SHA-256}}, sizes in bytes. A name that comes twice
         with different contents is not in C(files).
     """
     names: dict[str, bool] = {}
@@ -239,7 +239,7 @@ def unpack(
         grows by what is new alone.
     :param is_delta: whether files may be left out of the artifact.
     :returns: {name: SHA-256}
-    :raises Lacking: where a file was left out that is not there.
+    :raises MissingFile: where a file was left out that is not there.
     """
     files = {}
     with _open(path) as archive:

@@ -171,7 +171,7 @@ def listening_process(port: int) -> tuple[int | None, str | None] | None:
 
 
 def who_listens(holder: tuple[int | None, str | None]) -> str:
-    """What V(holder_of) found, in words, with the unit that a process belongs to."""
+    """What V(listening_process) found, in words, with the unit that a process belongs to."""
     pid, command = holder
     if not pid:
         return "a process that cannot be seen from here"

@@ -181,7 +181,7 @@ class Systemd(ServiceManager):
         return text
 
     def watch(self) -> None:
-        """From now on V(seen) tells of the process that runs now. A start by hand counts restarts from 0 again."""
+        """From now on V(poll) tells of the process that runs now. A start by hand counts restarts from 0 again."""
         self.restarts = int(self._show().get("NRestarts") or 0)
 
     def poll(self) -> tuple[int | None, bool]:

@@ -105,7 +105,8 @@ def judge(results: Mapping[str, Mapping], hosts: list[str], steps: list[str], wi
             left_out = not result or (result.get("skipped") and not result.get("unreachable"))
             if left_out and (step.endswith("?") or (STEPS[name].first_only and host != hosts[0])):
                 continue
-            if without_lost and result.get("unreachable"):
+            # A step that one host does for all of them may have been done, or not: nobody can go on without knowing.
+            if without_lost and result.get("unreachable") and not STEPS[name].first_only:
                 lost.append(host)
                 break
             reason = why(result) or _bad(name, result)

@@ -128,7 +128,9 @@ class Bench:
                 self.note("hand promote", count, self.by_hand("promote", count, self.by_hand_idle()))
             self.note("status", count, self.ours("status", count))
             self.note("again", count, self.deploy(path, count))
-            assert not sum(map(int, re.findall(r"changed=(\d+)", self.said))) and ": sends " not in self.said, self.said
+            assert not sum(map(int, re.findall(r"changed=(\d+)", self.said))) and ": sending " not in self.said, (
+                self.said
+            )
 
     def by_hand_idle(self):
         return OTHER[self.machines.hosts[0].run("curl -s -H Host:hand.test http://127.0.0.1/deployment_id")]
@@ -166,7 +168,7 @@ class Bench:
         for name, path in steps:
             before, disk = host.received(), self.disk(host)
             self.deploy(path, 1)
-            sent = re.search(r": sends ([\d.]+) (kB|MB)", self.said)
+            sent = re.search(r": sending ([\d.]+) (kB|MB)", self.said)
             artifact = float(sent[1]) * {"kB": 1e3, "MB": 1e6}[sent[2]] if sent else 0
             rows.append((name, size, artifact, host.received() - before, self.disk(host) - disk))
         return rows, self.disk(host, True)
@@ -219,7 +221,7 @@ class Bench:
                 # The kernel's time of the rename, the same for all containers, whatever a library makes of clocks.
                 moments = [float(host.run(f"stat -c %.9Z {ROOT}/live")) for host in hosts]
                 real.append(1000 * (max(moments) - min(moments)))
-                said.append(int(re.search(r"(\d+) ms between", self.said)[1]))
+                said.append(int(re.search(r"switched within (\d+) ms", self.said)[1]))
             rows.append((words, statistics.median(real), max(real), statistics.median(said)))
         return rows
 

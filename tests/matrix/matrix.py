@@ -31,7 +31,7 @@ LATIN1 = {"LANG": "de_DE.ISO-8859-1", "LC_ALL": "de_DE.ISO-8859-1"}
 
 # ansible-core, whose Python runs it (a suite's, or one of this machine), suite of the host, and what is different.
 ROWS = (
-    ("2.16", None, "bookworm", "too old: refused in a sentence", {"refused": "2.17 or newer is needed"}),
+    ("2.16", None, "bookworm", "too old: refused in a sentence", {"refused": "must be 2.17 or newer"}),
     ("2.17", None, "bookworm", "sudo and pipelining, as init.yml sets it up", {}),
     ("2.18", None, "bookworm", "the same", {}),
     ("2.18", "3.12", "bookworm", "the same", {}),

@@ -35,10 +35,12 @@ COPY = COLLECTIONS / "ansible_collections/beamops/bluegreen"
 LEDGER = yaml.safe_load((TOP / "tests/promises.yml").read_text())
 ACCEPTED = yaml.safe_load((TOP / "tests/mutants/accepted.yml").read_text())
 PYTHON = {
-    "plugins/module_utils/_slots.py": ["test_slots", "test_group", "test_report"],
-    "plugins/module_utils/_validate.py": ["test_rules", "test_slots"],
+    "plugins/module_utils/_slots.py": ["test_slots", "test_plans", "test_messages"],
+    "plugins/module_utils/_validate.py": ["test_validate", "test_slots"],
     "plugins/module_utils/_envfile.py": ["test_envfile"],
-    "plugins/plugin_utils/_group.py": ["test_group", "test_report"],
+    "plugins/plugin_utils/_gate.py": ["test_gate"],
+    "plugins/plugin_utils/_plans.py": ["test_plans"],
+    "plugins/plugin_utils/_messages.py": ["test_messages", "test_status_report"],
 }
 PLACES = ("default", "fleet")
 TAKEN_OUT = ("changed_when", "failed_when", "ignore_errors", "run_once")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
 import yaml
 from ansible_collections.beamops.bluegreen.plugins.action import preflight
 
@@ -52,3 +53,28 @@ def test_an_ansible_core_that_is_too_old_is_known_by_its_number():
     ]
     oldest = yaml.safe_load((pathlib.Path(__file__).parents[2] / "meta/runtime.yml").read_text())["requires_ansible"]
     assert oldest == ">=" + ".".join(map(str, preflight._OLDEST)) + ".0"
+
+
+@pytest.mark.parametrize(
+    ("operation", "given", "fine"),
+    [
+        ("canary", {"percent": 0}, True),
+        ("canary", {"percent": "10"}, True),
+        ("canary", {"percent": ""}, False),
+        ("canary", {}, False),
+        ("canary", {"percent": 101}, False),
+        ("maintenance", {"state": False}, True),
+        ("maintenance", {"state": "on"}, True),
+        ("maintenance", {"state": "closed"}, False),
+        ("maintenance", {}, False),
+        ("stop", {"color": "blue"}, True),
+        ("stop", {}, False),
+        ("promote", {"color": "purple"}, False),
+        ("promote", {}, True),
+        ("rpc", {"expr": "1"}, True),
+        ("rpc", {}, False),
+    ],
+)
+def test_what_an_operation_cannot_do_without(operation, given, fine):
+    """Whatever Ansible makes of it: a number, a boolean or text."""
+    assert (preflight.check_options({"operation": operation, **given}) == []) == fine

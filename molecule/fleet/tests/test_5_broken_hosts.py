@@ -75,7 +75,7 @@ def test_nginx_is_killed_and_started(fault):
         before = serving()
         with clients[BROKEN].excused_while():
             inside(BROKEN, "systemctl kill --kill-who=all -s KILL nginx")
-            play("promote", f"color={idle}", rc=2).says(f"{BROKEN}: switching: nginx says", "run setup.yml")
+            play("promote", f"color={idle}", rc=2).says(f"{BROKEN}: switching: nginx says", "Run setup.yml")
             assert serving(BROKEN) == before
             inside(BROKEN, "systemctl start nginx")
             wait_until(answers)

@@ -134,6 +134,14 @@ def test_a_host_that_is_lost_and_consent_to_go_on_without_it(reachable, task):
     make_one()
 
 
+def test_one_host_whose_set_up_was_edited_is_repaired_among_the_others():
+    """The others need no set-up, and that is no failure."""
+    unit = "/etc/systemd/system/sample_app@.service"
+    inside(TWO, f"echo '# edited' >>{unit}")
+    play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), **FORCE})
+    assert "# edited" not in inside(TWO, f"cat {unit}")
+
+
 def test_one_that_cannot_switch_takes_all_back(colors):
     live, idle = colors
     inside(TWO, f"mkdir -p {ROOT}/.live.new/x")

@@ -33,6 +33,7 @@ HARMLESS = (
     "meta",
     "assert",
     "fail",
+    "group",
     "say",
     "preflight",
 )
