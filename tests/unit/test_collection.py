@@ -57,6 +57,13 @@ def test_action_groups_hold_the_modules_that_take_their_options():
     assert groups == takes
 
 
+def test_the_defaults_of_a_play_need_nothing_that_a_task_of_it_finds_out():
+    """Before 2.19 Ansible evaluates all of them for each task, preflight included, and only preflight knows the id of the run."""
+    for name in ("_operation", "_query"):
+        for play in load(f"playbooks/{name}.yml"):
+            assert "__bluegreen_locked_options" not in str(play.get("module_defaults"))
+
+
 def test_every_filter_is_documented():
     listed = set(
         re.findall(r'^            "(\w+)": \w+,$', (TOP / "plugins/filter/bluegreen.py").read_text(), re.MULTILINE)
