@@ -80,13 +80,17 @@ class ActionModule(ActionBase):
     def _infos(self) -> Infos:
         """Host to what it told of its slots when it was locked, or when set-up ended; only hosts that did."""
         found = {host: result["info"] for host, result in self._registered("lock").items() if result.get("info")}
-        found.update({host: result for host, result in self._registered("setup").items() if result.get("ok")})
+        found.update({host: result for host, result in self._of_this_run("setup").items() if result.get("ok")})
         return found
 
-    def _last(self) -> Infos:
+    def _of_this_run(self, name: str) -> dict[str, Result]:
+        """As V(_registered), without what an earlier play of the same ansible-playbook has left."""
+        return self._registered(name) if name in self._gate()["begun"] else {}
+
+    def _last(self, name: str) -> Infos:
         """Host to what it told in the end, or to the result that says why it did not."""
-        ended, asked = self._registered("finished"), self._registered("info")
-        results = {host: ended.get(host) or asked.get(host) or {} for host in self._hosts}
+        registered = self._registered(name)
+        results = {host: registered.get(host) or {} for host in self._hosts}
         found: dict[str, Any] = {}
         for host, result in results.items():
             found[host] = {"ok": True, **result["info"]} if result.get("info") else result
@@ -149,7 +153,7 @@ class ActionModule(ActionBase):
 
     def _sum_up(self) -> dict:
         gate, after_switch, _finished = self._ends()
-        listed = next(iter(self._registered("listed").values()), {})
+        listed = next(iter(self._of_this_run("listed").values()), {})
         deployed = self._registered("deployed")
         return _gate.summary(self._var("__bluegreen_operation"), gate, after_switch, deployed) | {
             "reason": _messages.reason(self._var("__bluegreen_operation"), gate, after_switch),
@@ -161,7 +165,7 @@ class ActionModule(ActionBase):
             ran = {host: result for host, result in self._registered("migrated").items() if result.get("ok")}
             self._say(_messages.migration_lines(ran, self._var("bluegreen_migrate_command")))
             return {}
-        infos = self._last()
+        infos = self._last("finished" if what == "ending" else "info")
         if what == "history":
             self._say(_messages.history_lines(infos))
             return {}
@@ -169,9 +173,9 @@ class ActionModule(ActionBase):
         if what == "status":
             self._say(lines)
             return {"in_doubt": _messages.in_doubt(infos), "report": self._report(infos)}
-        switched = self._registered("switched")
+        switched = self._of_this_run("switched")
         times = {host: result["switched_at"] for host, result in switched.items() if result.get("switched_at")}
-        migrated = [result["migrated"] for result in self._registered("migrated").values() if result.get("migrated")]
+        migrated = [result["migrated"] for result in self._of_this_run("migrated").values() if result.get("migrated")]
         ending = _messages.ending(
             self._var("__bluegreen_operation"),
             self._ends(),
