@@ -97,6 +97,11 @@ options:
     description: The preview token that should be set, for C(setup_needed). Ignored without O(expected_files).
     type: str
     default: ''
+  overwrite_edits:
+    description:
+      - Whether set-up may overwrite a site that somebody edited. Without it such an edit is among the conflicts.
+    type: bool
+    default: false
   env:
     description: The user's variables, packed by the P(beamops.bluegreen.slot_env#filter) filter, for C(wanted).
     type: str

@@ -38,6 +38,9 @@ HEALTH_OPTIONS = dict(health_path=dict(type="str", default="/"), health_status=d
 
 # In every file that set-up writes outside of the app's directory: what has it not is somebody else's.
 MARK = "beamops.bluegreen"
+# Where the site has a server for our own proof: an address of the loopback network that nobody else uses, so that no visitor of another
+# site comes there.
+PROOF_ADDRESS = "127.0.0.77"
 
 
 class App:
@@ -65,6 +68,10 @@ class App:
         self.maintenance_page = f"{self.root}/maintenance/page.html"
         self.former_static = f"{self.root}/former-static"
         self.facts_file = f"{facts_dir}/{self.name}.fact"
+        self.site_file = f"{self.nginx_conf_dir}/conf.d/{self.name}.conf"
+        # The hash of the site that nginx was last proven to have loaded, and the site as set-up wrote it last.
+        self.site_stamp = f"{self.root}/site.sha256"
+        self.site_written = f"{self.root}/site.conf"
 
     def slot(self, color: str) -> str:
         return f"{self.root}/slots/{color}"
@@ -125,15 +132,17 @@ class App:
         return f"{self.slot(color)}/proven"
 
     def wanted_site(self) -> dict[str, str]:
-        """How the site is to be reached: {"listen", "tls_listen", "domain", "proxied"}."""
-        return {"listen": self.listen, "tls_listen": self.tls_listen, "domain": self.domain, "proxied": ""}
+        """How the site is to be reached: {"listen", "tls_listen", "domain", "proxied", "proof"}."""
+        return {"listen": self.listen, "tls_listen": self.tls_listen, "domain": self.domain, "proxied": "", "proof": ""}
 
     def has_site(self) -> bool:
-        return os.path.exists(f"{self.nginx_conf_dir}/conf.d/{self.name}.conf")
+        return os.path.exists(self.site_file)
 
     def site(self) -> dict[str, str]:
         """How the site is reached now, as V(wanted_site): what is wanted may not be installed yet."""
-        text = _files.read_text(f"{self.nginx_conf_dir}/conf.d/{self.name}.conf") or ""
+        text = _files.read_text(self.site_file) or ""
+        proof = re.search(rf"^\s*listen ({re.escape(PROOF_ADDRESS)}:[0-9]+);", text, re.MULTILINE)
+        text = text.replace(proof.group(0), "") if proof else text
         listens = re.findall(r"^\s*listen ([0-9.:]+)( ssl)?\b", text, re.MULTILINE)
         domain = re.search(r"^\s*server_name ([^\s;]+)", text, re.MULTILINE)
         plain, encrypted = [one for one, ssl_ in listens if not ssl_], [one for one, ssl_ in listens if ssl_]
@@ -145,6 +154,8 @@ class App:
             "domain": domain.group(1),
             # A load balancer in front ends TLS.
             "proxied": "yes" if f"${self.name}_proxied {{" in text else "",
+            # Where an older version of this collection wrote the site, there is none.
+            "proof": proof.group(1) if proof else "",
         }
 
     def release_dir(self, release: str) -> str:

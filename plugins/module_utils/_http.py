@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
+import uuid
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _files, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
 if TYPE_CHECKING:
@@ -47,13 +50,29 @@ def http_get(
         return {"status": answer.status, "location": answer.getheader("Location"), "body": body}
     except socket.timeout:
         return {"error": f"no answer in {timeout:g} s"}
+    except (ConnectionResetError, http.client.BadStatusLine, ssl.SSLError) as error:
+        # Somebody listens and hangs up: return 444, a handshake or a PROXY header that is missing.
+        return {"error": (getattr(error, "strerror", None) or str(error)).lower(), "turned_away": True}
     except (OSError, http.client.HTTPException) as error:
         return {"error": (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()}
     finally:
         connection.close()
 
 
-def through_nginx(app: App, path: str, headers: dict[str, str] | None = None, **kwargs: Any) -> Answer:
+def through_nginx(app: App, path: str, **kwargs: Any) -> Answer:
+    """What nginx answers to our own proof: an answer of V(http_get).
+
+    It is asked where the site decides as it does for visitors, and the user's rules for visitors (a password, an address list, client
+    certificates) do not apply; a site of an older version of this collection has no such place, and is asked as a visitor.
+    """
+    site = app.site()
+    if not site["proof"]:
+        return as_visitor(app, path, **kwargs)
+    address, port = _validate.listen_address(site["proof"])
+    return http_get(address, port, path, _validate.request_host(site["domain"]), **kwargs)
+
+
+def as_visitor(app: App, path: str, headers: dict[str, str] | None = None, **kwargs: Any) -> Answer:
     """What a visitor of the site gets: an answer of V(http_get)."""
     site = app.site()
     address, port = _validate.listen_address(site["tls_listen"] or site["listen"])
@@ -61,6 +80,18 @@ def through_nginx(app: App, path: str, headers: dict[str, str] | None = None, **
         headers = {"X-Forwarded-Proto": "https", **(headers or {})}
     tls = bool(site["tls_listen"])
     return http_get(address, port, path, _validate.request_host(site["domain"]), tls=tls, headers=headers, **kwargs)
+
+
+@contextlib.contextmanager
+def preview(app: App) -> Iterator[dict[str, str]]:
+    """Headers that get a request to the idle slot, by a token that is valid within the block."""
+    token = f"smoke-{uuid.uuid4().hex}"
+    path = f"{app.preview}/{token}"
+    _files.write_file(path, "", 0o644)
+    try:
+        yield {"X-Bluegreen-Preview": token}
+    finally:
+        _files.remove(path)
 
 
 def visitor_headers(app: App) -> dict[str, str]:
@@ -99,10 +130,45 @@ def first_lines(answer: Answer) -> str:
 
 def deployment_id(app: App) -> tuple[str | None, str | None]:
     """Ask nginx for the live color: (color, None) or (None, why not)."""
-    answer = through_nginx(app, "/deployment_id")
+    answer, site = through_nginx(app, "/deployment_id"), app.site()
+    color = _color(answer)
+    return (color, None) if color else (None, _where(answer, site, site["proof"]))
+
+
+def _color(answer: Answer) -> str | None:
     body = answer.get("body", "").strip()
-    if answer.get("status") == 200 and body in COLORS:
-        return body, None
+    return body if answer.get("status") == 200 and body in COLORS else None
+
+
+def _where(answer: Answer, site: dict[str, str], listen: str = "") -> str:
+    address, port = _validate.listen_address(listen or site["tls_listen"] or site["listen"])
+    return f"{describe(answer)} at {address}:{port} for {site['domain']}"
+
+
+# What a rule for visitors answers: a redirect, no certificate of theirs, no password, not their address, not so many of them.
+_TURNED_AWAY = (301, 302, 303, 307, 308, 400, 401, 403, 405, 429)
+
+
+def check_visitors(app: App) -> tuple[str | None, str | None]:
+    """Whether visitors come to the site that the proof is had from: (what is wrong or None, what to know or None).
+
+    A rule for visitors may turn our question away. Another site that answers to the domain would leave every switch without effect.
+    """
     site = app.site()
-    address, port = _validate.listen_address(site["tls_listen"] or site["listen"])
-    return None, f"{describe(answer)} at {address}:{port} for {site['domain']}"
+    if not site["proof"]:
+        # They were asked already.
+        return None, None
+    answer, said = as_visitor(app, "/deployment_id"), _color(through_nginx(app, "/deployment_id"))
+    told = _color(answer)
+    if told and told == said:
+        return None, None
+    turned_away = answer.get("status") in _TURNED_AWAY or answer.get("turned_away")
+    if turned_away and not told:
+        return None, (
+            f"the rules of the site turn away what is not a visitor ({_where(answer, site)}), so switches are proven at "
+            f"{site['proof']} instead"
+        )
+    return (
+        f"visitors of {site['domain']} do not come to the site of {app.name}: {f'{told}, ' if told else ''}{_where(answer, site)}. "
+        "Find out which site answers to the name: nginx -T"
+    ), None

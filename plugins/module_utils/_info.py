@@ -53,24 +53,30 @@ INFO_OPTIONS = dict(
         ),
     ),
     preview_token=dict(type="str", default="", no_log=True),
+    overwrite_edits=dict(type="bool", default=False),
     with_files=dict(type="bool", default=False),
     env=dict(type="str", no_log=True),
 )
 
 
-def sha256_hex(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+def site_edit(app: App, params: Mapping[str, Any], nginx_version: str | None) -> _nginx.Edit:
+    """What somebody did to the site that set-up wrote."""
+    wanted = [file["content"] for file in params["expected_files"] if file["path"] == app.site_file]
+    return _nginx.Edit(app, _nginx.for_version(wanted[0], nginx_version) if wanted else None)
 
 
-def setup_needed(app: App, params: Mapping[str, Any], nginx_version: str | None) -> list[str]:
+def setup_needed(app: App, params: Mapping[str, Any], nginx_version: str | None, edit: _nginx.Edit) -> list[str]:
     """Paths of what set-up would write. Without O(expected_files) nobody asked."""
     expected, found = {}, []
     for file in params["expected_files"]:
-        expected[file["path"]] = file["sha256"] or sha256_hex(_nginx.for_version(file["content"], nginx_version))
-    stamp = f"{app.root}/site.sha256"
-    if stamp in expected:
+        expected[file["path"]] = file["sha256"] or _files.sha256_hex(
+            _nginx.for_version(file["content"], nginx_version)
+        )
+    if app.site_stamp in expected:
         # It holds the hash of the site that nginx was last proven to have loaded.
-        expected[stamp] = sha256_hex(expected[f"{app.nginx_conf_dir}/conf.d/{app.name}.conf"])
+        expected[app.site_stamp] = _files.sha256_hex(expected[app.site_file])
+    if edit.is_kept:
+        expected = {path: sha256 for path, sha256 in expected.items() if path not in (app.site_file, app.site_stamp)}
     for path, sha256 in expected.items():
         try:
             with open(path, "rb") as stream:
@@ -246,6 +252,8 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
     past = history(app, max(50, params["history"]))
     nginx_says, why_not = _http.deployment_id(app)
     nginx_version = _nginx.Nginx(app).version()
+    edit = site_edit(app, params, nginx_version)
+    visitors_wrong, visitors_note = _http.check_visitors(app)
     info: Info = {
         "live": live,
         "idle": other(live),
@@ -258,10 +266,10 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "releases": app.installed_releases(),
         "host_content": host_content(app) if params["with_files"] else None,
         "facts": written,
-        "problems": problems,
+        "problems": problems + ([visitors_wrong] if visitors_wrong else []),
         "live_unknown": bool(link and nginx_says and nginx_says != link) or (link is None and _files.is_link(app.live)),
         "conflicts": _app.port_conflicts(app, link) + _app.claimed_ports(app) + name_conflicts(app),
-        "not_installed": not_installed(app),
+        "notes": not_installed(app) + [note for note in (visitors_note, edit.note() if edit.is_kept else None) if note],
         "no_site": not app.has_site(),
         "rolled_back": facts["rolled_back"],
         "history": past[-params["history"] :] if params["history"] > 0 else [],
@@ -269,12 +277,14 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "migrations": app.migrations(),
         "canary": app.canary_percent(other(live)),
         "maintenance": os.path.exists(app.maintenance),
-        "setup_needed": setup_needed(app, params, nginx_version),
+        "setup_needed": setup_needed(app, params, nginx_version, edit),
         "lock": _files.read_json(app.lock),
         "nginx_version": nginx_version,
         "is_root": os.geteuid() == 0,
     }
     _add_conclusions(info, app, params, facts, seen)
+    if edit.by_hand and app.site_file in info["setup_needed"] and not params["overwrite_edits"]:
+        info["conflicts"].append(edit.refusal())
     return info
 
 

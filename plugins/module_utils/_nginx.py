@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _CONDITION = re.compile(r"^(.*?)\s*# nginx (<|>=) ([0-9.]+)$")
 # ssl.VERIFY_X509_PARTIAL_CHAIN, which Python has a name for since 3.10: trust the certificate itself, without its issuer.
 _PARTIAL_CHAIN = 0x80000
+# Of the edit that a refusal shows.
+_SHOWN_LINES = 30
 _VERIFY_CODES = {9: "is not valid yet", 10: "has expired"}
 
 
@@ -40,6 +43,53 @@ def for_version(text: str, version: str | None) -> str:
         elif (_numbers(version or "0") >= _numbers(found.group(3))) == (found.group(2) == ">="):
             lines.append(found.group(1) + "\n")
     return "".join(lines)
+
+
+def closed_folders(path: str) -> list[str]:
+    """Of a directory and those above it, the ones that not everybody can enter, each with its mode."""
+    found, folder = [], path
+    while folder != "/":
+        mode = os.stat(folder).st_mode & 0o7777 if os.path.exists(folder) else 0o755
+        if not mode & 0o001:
+            found.append(f"{folder} ({mode:04o})")
+        folder = os.path.dirname(folder)
+    return found[::-1]
+
+
+class Edit:
+    """What somebody else has done to the site that set-up wrote."""
+
+    def __init__(self, app: App, wanted: str | None) -> None:
+        """:param wanted: the text that set-up would write, if it is known."""
+        self.path, self.before = app.site_file, _files.read_text(app.site_file)
+        written = _files.read_text(app.site_written)
+        digest = _files.sha256_hex(self.before) if self.before is not None else ""
+        stamp = _files.read_text(app.site_stamp)
+        # Older versions of this collection kept the hash alone, and one that was cut short before its reload left another.
+        is_ours = self.before is None or self.before == written or (written is None and stamp in (None, digest))
+        is_ours = is_ours or self.before == wanted or stamp == digest
+        self._ours = (wanted if written is None else written) or ""
+        self.by_certbot = "# managed by Certbot" in (self.before or "")
+        self.by_hand = not is_ours and not self.by_certbot
+        # Until the user says so in the inventory, nothing is taken away: the site would lose its https.
+        self.is_kept = self.by_certbot and "ssl_certificate " not in (wanted or "")
+
+    def note(self) -> str:
+        """What to do about the edit of certbot, as a sentence."""
+        found = dict(re.findall(r"^\s*(ssl_certificate(?:_key)?)\s+([^;]+);", self.before or "", re.MULTILINE))
+        return (
+            f"certbot has edited {self.path}, which stays as it is. To let this collection write the site again: bluegreen_tls: "
+            f"{{certificate: {found.get('ssl_certificate', '…')}, key: {found.get('ssl_certificate_key', '…')}}}"
+        )
+
+    def refusal(self) -> str:
+        """Why the edit of somebody is not overwritten, with the edit."""
+        lines = difflib.unified_diff(self._ours.splitlines(), (self.before or "").splitlines(), lineterm="", n=1)
+        shown = [line for line in lines if not line.startswith(("---", "+++"))][:_SHOWN_LINES]
+        return (
+            f"somebody edited {self.path}, and this run would overwrite that. Move it to bluegreen_nginx_server or "
+            "bluegreen_nginx_location, then repeat with -e bluegreen_force=true:\n" + "\n".join(f"    {line}" for line in shown)
+        )
 
 
 def check_certificate(certificate: str, key: str) -> None:

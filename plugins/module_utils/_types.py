@@ -156,7 +156,7 @@ class Info(TypedDict, total=False):
     problems: list[str]
     live_unknown: bool
     conflicts: list[str]
-    not_installed: list[str]
+    notes: list[str]
     no_site: bool
     rolled_back: list[Held]
     history: list[dict[str, Any]]

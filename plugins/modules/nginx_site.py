@@ -46,6 +46,13 @@ options:
   key:
     description: Path of the key of O(certificate).
     type: path
+  overwrite_edits:
+    description:
+      - Overwrite a site that somebody edited. Without it the module refuses, and shows the edit.
+      - What C(certbot --nginx) has edited stays as it is until the O(content) has a certificate.
+    type: bool
+    default: false
+    version_added: 1.0.0
   preview_token:
     description: Secret that gets a request to the idle slot; empty for none. It becomes the name of a file, and is in no
       configuration.
@@ -82,12 +89,11 @@ path:
 """
 
 import contextlib
-import hashlib
 import os
 import re
 from typing import TYPE_CHECKING
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _nginx, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _http, _nginx, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
@@ -180,9 +186,14 @@ class Site:
         conflicts = _app.port_conflicts(app, app.live_color())
         if conflicts:
             raise Failure(conflicts[0])
-        self.path = f"{app.nginx_conf_dir}/conf.d/{app.name}.conf"
+        self.path = app.site_file
         self.text = _nginx.for_version(params["content"], self.nginx.version())
-        self.before = _files.read_text(self.path)
+        edit = _nginx.Edit(app, self.text)
+        self.before = edit.before
+        if edit.by_hand and self.before != self.text and not params["overwrite_edits"]:
+            raise Failure(edit.refusal())
+        if edit.is_kept and self.before is not None:
+            self.text = self.before
         root = re.search(r"if \(-f (\S+)/live/is-green\)", self.before or "")
         if root and root.group(1) != app.root:
             raise Failure(
@@ -190,9 +201,9 @@ class Site:
             )
         self.master = self.nginx.master()
         # The site may have been written by a run that died before its reload; the stamp is written after the proof.
-        self.stamp = f"{app.root}/site.sha256"
-        self.digest = hashlib.sha256(self.text.encode("utf-8")).hexdigest()
-        self.loaded = _files.read_text(self.stamp) == self.digest
+        self.digest = _files.sha256_hex(self.text)
+        self.loaded = edit.is_kept or _files.read_text(app.site_stamp) == self.digest
+        self.written = _files.read_text(app.site_written)
         self.replaced = params["replaces"]
         if self.replaced and not os.path.lexists(self.replaced):
             if not os.path.lexists(backup_path(self.replaced)):
@@ -228,17 +239,40 @@ class Site:
             if self.replaced:
                 os.rename(self.replaced, backup_path(self.replaced))
             if self.before != self.text:
+                os.makedirs(self.app.root, mode=0o755, exist_ok=True)
+                # First, or a run that dies here would take its own site for one that somebody edited.
+                _files.write_file(self.app.site_written, self.text, 0o644)
                 write_or_remove(self.path, self.text)
                 test(self.nginx, self.app, self.path, self.text)
             if self.master:
                 self.nginx.reload()
             else:
                 self.nginx.start()
+            self.prove()
         except Failure as error:
             self.restore()
             raise Failure(f"{error}\n  {self.path} was restored") from None
         os.makedirs(self.app.root, mode=0o755, exist_ok=True)
-        _files.write_file(self.stamp, self.digest, 0o644)
+        _files.write_file(self.app.site_stamp, self.digest, 0o644)
+
+    def prove(self) -> None:
+        """Raises Failure unless nginx sees the files that decide who gets which slot: its user may not be able to walk the path."""
+        live = self.app.live_color()
+        if not live:
+            return
+        with _http.preview(self.app) as headers:
+            answer = _http.through_nginx(self.app, "/deployment_id", headers=headers)
+        if answer.get("body", "").strip() == _validate.other(live):
+            return
+        closed = _nginx.closed_folders(self.app.root)
+        raise Failure(
+            f"nginx does not see {self.app.root}, so it could not follow a switch ({_http.describe(answer)}). "
+            + (
+                f"Its user cannot enter {' and '.join(closed)}. Let it (chmod o+x), or choose another bluegreen_root."
+                if closed
+                else "Look at its error log."
+            )
+        )
 
     def restore(self) -> None:
         """Put back what was there."""
@@ -247,6 +281,8 @@ class Site:
         if self.before == self.text:
             return
         write_or_remove(self.path, self.before)
+        # An edit that was about to be overwritten is one again.
+        write_or_remove(self.app.site_written, self.written)
         # The master may have taken half of it: hand it the previous configuration, if it takes that one.
         if self.master and self.nginx.test()[0]:
             with contextlib.suppress(Failure):
@@ -271,6 +307,7 @@ def main() -> None:
             certificate=dict(type="path"),
             key=dict(type="path"),
             preview_token=dict(type="str", default="", no_log=True),
+            overwrite_edits=dict(type="bool", default=False),
         ),
         work,
         required_together=[("certificate", "key")],

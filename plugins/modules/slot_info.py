@@ -155,8 +155,10 @@ no_site:
   description: True where nginx has no site of this app yet.
   type: bool
   returned: success
-not_installed:
-  description: Sentences about settings of the site (address, TLS, domain) that are not installed yet.
+notes:
+  description:
+    - Sentences that are worth knowing and nothing to be in doubt about, such as settings of the site that are not installed yet, a rule for
+      visitors that hides the site from the proof, or an edit of certbot.
   type: list
   elements: str
   returned: success

@@ -232,7 +232,7 @@ def remarks(info: Info) -> list[str]:
     reason = why(info)
     if reason:
         return ["was not asked" if info.get("skipped") else first_line(reason)]
-    found = list(info["disagreements"]) + list(info.get("not_installed") or [])
+    found = list(info["disagreements"]) + list(info.get("notes") or [])
     if info["link"] is None:
         found.append("is not set up. Run deploy.yml.")
     if info.get("canary"):

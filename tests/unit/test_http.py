@@ -20,9 +20,8 @@ PROXIED = "geo $realip_remote_addr $my_app_proxied {\n}\n" + PLAIN
     ],
 )
 def test_a_slot_is_asked_as_nginx_would_ask_it_for_a_visitor(app, tmp_path, site, host, port, proto):
-    app.nginx_conf_dir = str(tmp_path)
-    (tmp_path / "conf.d").mkdir()
-    (tmp_path / "conf.d/my_app.conf").write_text(site)
+    app.site_file = str(tmp_path / "my_app.conf")
+    (tmp_path / "my_app.conf").write_text(site)
     assert _http.visitor_headers(app) == {
         "X-Forwarded-For": "127.0.0.1",
         "X-Forwarded-Host": host,

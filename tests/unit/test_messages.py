@@ -213,7 +213,7 @@ def test_what_there_is_to_say_of_a_host():
     ]
     assert _messages.remarks(info()) == []
     locked = {"holder": "ann@laptop", "operation": "deploy", "since": "t1"}
-    found = info(canary=10, maintenance=True, lock=locked, not_installed=["not there yet"])
+    found = info(canary=10, maintenance=True, lock=locked, notes=["not there yet"])
     assert _messages.remarks(found) == [
         "not there yet",
         "canary: 10 % of the visitors get green",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import http.client
 import http.server
 import json
@@ -16,6 +17,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -23,7 +25,7 @@ import crossplane
 import jinja2
 import pytest
 import yaml
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _nginx
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _http, _nginx
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 
 TOP = pathlib.Path(__file__).parents[2]
@@ -78,6 +80,12 @@ def args(block, name):
     return [one["args"] for one in find(block, name)]
 
 
+def decision(block):
+    """What a server does to find out who gets which slot."""
+    found = [one for one in block if one["directive"] in ("set", "if")]
+    return [(one["directive"], one["args"], [inner["args"] for inner in one.get("block", [])]) for one in found]
+
+
 # --- what is in it -------------------------------------------------------------------------------------------------
 
 
@@ -90,8 +98,11 @@ def test_the_site(tmp_path, listen, expected):
     assert args(upstreams["my_app-blue"], "server") == [["127.0.0.1:4000"]]
     assert args(upstreams["my_app-green"], "server") == [["127.0.0.1:5000"]]
     assert all(find(block, "keepalive") for block in upstreams.values())
-    (server,) = find(parsed, "server")
+    server, proof = find(parsed, "server")
     assert args(server["block"], "listen") == expected
+    # An address of its own, and the decision word for word: it cannot say another color than visitors get.
+    assert args(proof["block"], "listen") == [[f"{_app.PROOF_ADDRESS}:{listen.rpartition(':')[2]}"]]
+    assert decision(proof["block"]) == decision(server["block"]) and len(decision(proof["block"])) > 8
     assert args(server["block"], "server_name") == [["example.com"]]
     assert args(server["block"], "open_file_cache") == [["off"]] and args(server["block"], "server_tokens") == [["off"]]
     # Traffic and /deployment_id read the same variable, so they cannot disagree.
@@ -112,7 +123,7 @@ def test_the_site(tmp_path, listen, expected):
 def test_with_tls_the_plain_port_only_redirects(tmp_path):
     tls = {"certificate": "/etc/ssl/a.pem", "key": "/etc/ssl/a.key"}
     old = parse(render(tls=tls, aliases=["www.example.com"], acme_webroot="/var/www/acme"), tmp_path)
-    plain, secure = [one["block"] for one in find(old, "server")]
+    plain, secure, proof = [one["block"] for one in find(old, "server")]
     assert args(plain, "listen") == [["80"], ["[::]:80"]]
     assert args(secure, "listen") == [["443", "ssl", "http2"], ["[::]:443", "ssl", "http2"]]
     assert args(secure, "server_name") == [["example.com", "www.example.com"]]
@@ -120,6 +131,8 @@ def test_with_tls_the_plain_port_only_redirects(tmp_path):
     places = {tuple(one["args"]): one["block"] for one in find(plain, "location")}
     assert args(places[("/",)], "return") == [["301", "https://$host$request_uri"]]
     assert args(places[("^~", "/.well-known/acme-challenge/")], "root") == [["/var/www/acme"]]
+    headers = dict(args(find(proof, "location")[-2]["block"], "proxy_set_header"))
+    assert (headers["X-Forwarded-Proto"], headers["X-Forwarded-Port"]) == ("https", "443")
     new = parse(render(tls=tls, version="1.31.3"), tmp_path)
     secure = find(new, "server")[1]["block"]
     assert args(secure, "listen") == [["443", "ssl"], ["[::]:443", "ssl"]] and args(secure, "http2") == [["on"]]
@@ -146,6 +159,8 @@ def test_gixy_finds_nothing_that_matters(tmp_path):
         ("host_spoofing", "The proxied Host header may be spoofed."),
         # Phoenix sends it (force_ssl), and whoever sets it cannot take it back for months: not ours to decide.
         ("hsts_header", "Missing HSTS header"),
+        # Of the proof, and only the color of the live slot is behind it, which the site tells every visitor.
+        ("return_bypasses_allow_deny", "Return directive bypasses allow/deny restrictions in the same context."),
         # A cache of open files is just what must not be: see the switch.
         ("try_files_is_evil_too", "The try_files directive is evil without open_file_cache"),
     }
@@ -237,6 +252,14 @@ class Nginx:
             f"{user}daemon off;\nworker_processes 2;\npid {folder}/nginx.pid;\nerror_log {folder}/error.log;\n"
             f"events {{}}\nhttp {{\naccess_log off;\n{temporary}include {folder}/site.conf;\n}}\n"
         )
+
+    def app(self):
+        """Its app, as a module would have it."""
+        options = {"app": "my_app", "root": str(self.root), "domain": "example.com", "ports": self.ports}
+        options.update(listen=f"127.0.0.1:{self.port}", tls_listen="", service_manager="daemon")
+        found = _app.App({**options, "nginx_conf_dir": str(self.folder), "facts_dir": str(self.folder)})
+        found.site_file = f"{self.folder}/site.conf"
+        return found
 
     def make_live(self, color):
         new = self.root / ".live.new"
@@ -337,7 +360,6 @@ def test_the_switch_the_preview_and_the_canary(nginx):
 )
 def test_what_a_load_balancer_says_of_a_visitor_is_believed(nginx, trusted, sent, proto, port, address):
     with nginx(trusted_proxies=trusted) as site:
-        # From 127.0.0.1 comes our own proof.
         source = "127.0.0.1" if trusted and trusted[0].startswith("127") else "127.0.0.2"
         text = site.ask("/headers", source=source, X_Forwarded_Proto=sent, X_Forwarded_For="203.0.113.9")[1]
         seen = json.loads(text)
@@ -455,3 +477,130 @@ def test_certificates(tmp_path, days, key, message):
         return
     with pytest.raises(Failure, match=message):
         _nginx.check_certificate(paths["certificate"], key)
+
+
+# --- the proof ------------------------------------------------------------------------------------------------------
+
+
+def test_the_proof_says_what_visitors_get(nginx):
+    with nginx(health_path="/health") as site:
+        app = site.app()
+        for color in ("blue", "green", "blue"):
+            site.make_live(color)
+            assert _http.deployment_id(app) == (color, None)
+            assert _http.through_nginx(app, "/anything")["body"].split()[0] == site.color("/anything") == color
+            with _http.preview(app) as headers:
+                other = {"blue": "green", "green": "blue"}[color]
+                assert _http.through_nginx(app, "/anything", headers=headers)["body"].split()[0] == other
+        assert _http.check_visitors(app) == (None, None)
+        (site.root / "maintenance/page.html").write_text("back soon")
+        (site.root / "maintenance/on").touch()
+        assert _http.through_nginx(app, "/anything")["status"] == site.ask("/anything")[0] == 503
+        # For nobody else: an address that no packet from outside has, and a rule beside that.
+        (site.root / "maintenance/on").unlink()
+        headers = json.loads(_http.through_nginx(app, "/headers")["body"])
+        assert (headers["Host"], headers["X-Forwarded-Proto"]) == ("example.com", "http")
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("auth_basic private;\nauth_basic_user_file /dev/null;", None),
+        ("deny all;", None),
+        ("if ($scheme = http) {\n  return 301 https://example.com$request_uri;\n}", "301"),
+        ("if ($http_cookie = '') {\n  return 403;\n}", "403"),
+        ("if ($http_cookie = '') {\n  return 444;\n}", "closed connection"),
+    ],
+)
+def test_rules_for_visitors_do_not_concern_the_proof(nginx, rule, says):
+    with nginx(nginx_server=rule) as site:
+        app = site.app()
+        assert site.ask("/")[0] in (301, 401, 403) if not says or says.isdigit() else True
+        assert _http.deployment_id(app) == ("blue", None) and _http.through_nginx(app, "/")["status"] == 200
+        wrong, note = _http.check_visitors(app)
+        # What nginx returns by itself comes before a password and an address list.
+        assert wrong is None and (says in note and "127.0.0.77" in note if says else note is None)
+
+
+def test_another_site_that_answers_to_the_domain_is_noticed(nginx):
+    with nginx(nginx_server="if ($http_cookie = '') {\n  return 404;\n}") as site:
+        wrong, note = _http.check_visitors(site.app())
+        assert note is None and "404 at 127.0.0.1" in wrong and "nginx -T" in wrong
+        (site.folder / "site.conf").write_text(render(site.root, listen="127.0.0.1:1", ports=site.ports))
+        assert "connection refused" in _http.check_visitors(site.app())[0]
+
+
+# --- what somebody did to it ---------------------------------------------------------------------------------------
+
+
+def edit(tmp_path, before, wanted, written=None, stamp=None):
+    app = _app.App(
+        {
+            **{"app": "my_app", "root": str(tmp_path), "domain": "example.com", "ports": {"blue": 4000, "green": 5000}},
+            **{"listen": "80", "tls_listen": "", "service_manager": "systemd"},
+            **{"nginx_conf_dir": str(tmp_path), "facts_dir": str(tmp_path)},
+        }
+    )
+    os.makedirs(os.path.dirname(app.site_file))
+    for path, text in ((app.site_file, before), (app.site_written, written), (app.site_stamp, stamp)):
+        if text is not None:
+            pathlib.Path(path).write_text(text)
+    return _nginx.Edit(app, wanted)
+
+
+CERTBOT = """server {
+  server_name example.com;
+  listen 443 ssl; # managed by Certbot
+  ssl_certificate /etc/letsencrypt/live/example.com/fullchain.pem; # managed by Certbot
+  ssl_certificate_key /etc/letsencrypt/live/example.com/privkey.pem; # managed by Certbot
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "written", "stamp", "by_hand"),
+    [
+        (None, "new", None, None, False),
+        ("old", "new", "old", None, False),
+        ("old", "new", None, "old", False),
+        # Cut short between what it meant to write and the site, and between the site and the reload.
+        ("old", "new", "new", "old", False),
+        ("new", "new", "new", "old", False),
+        # A host that 0.1.0 set up has neither.
+        ("old", "new", None, None, False),
+        ("edited", "new", "old", "old", True),
+        ("edited", "new", None, "old", True),
+        ("edited", None, "old", "old", True),
+        # Whoever edits it into just what is wanted has done the work.
+        ("new", "new", "old", "old", False),
+    ],
+)
+def test_who_wrote_the_site(tmp_path, before, wanted, written, stamp, by_hand):
+    stamp = stamp and hashlib.sha256(stamp.encode()).hexdigest()
+    found = edit(tmp_path, before, wanted, written, stamp)
+    assert (found.by_hand, found.by_certbot, found.is_kept) == (by_hand, False, False)
+
+
+def test_an_edit_is_shown():
+    with tempfile.TemporaryDirectory() as folder:
+        words = edit(pathlib.Path(folder), "a;\nmine;\nc;\n", "a;\nd;\n", written="a;\nb;\nc;\n", stamp="x").refusal()
+    assert "somebody edited" in words and "-e bluegreen_force=true" in words
+    assert "    -b;\n    +mine;" in words and "d;" not in words.replace("bluegreen", "")
+
+
+@pytest.mark.parametrize(("wanted", "kept"), [("plain", True), ("ssl_certificate /a.pem;", False), (None, True)])
+def test_what_certbot_did_is_kept_until_the_inventory_has_a_certificate(tmp_path, wanted, kept):
+    found = edit(tmp_path, CERTBOT, wanted, "plain", None)
+    assert (found.by_certbot, found.is_kept, found.by_hand) == (True, kept, False)
+    assert "{certificate: /etc/letsencrypt/live/example.com/fullchain.pem, key: /etc/letsencrypt/live/example.com/privkey.pem}" in found.note()
+
+
+def test_folders_that_nginx_cannot_enter(tmp_path):
+    root = tmp_path / "home/app"
+    root.mkdir(parents=True)
+    for folder in (tmp_path, *tmp_path.parents):
+        if str(folder).startswith(tempfile.gettempdir() + "/"):
+            folder.chmod(0o755)
+    assert _nginx.closed_folders(str(root)) == []
+    (tmp_path / "home").chmod(0o750)
+    assert _nginx.closed_folders(f"{root}/not-there-yet") == [f"{tmp_path}/home (0750)"]

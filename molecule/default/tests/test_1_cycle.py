@@ -267,11 +267,19 @@ def test_what_was_stopped_stays_stopped_over_a_reboot(host, play):
     assert host.check_output("systemctl is-enabled sample_app@blue") == "enabled"
 
 
-def test_a_hand_edited_site_is_repaired_by_the_next_deploy(host, site, play):
+def test_a_hand_edited_site_is_overwritten_with_consent_alone(host, site, play):
     path = "/etc/nginx/conf.d/sample_app.conf"
     good = host.check_output(f"cat {path}")
     host.check_output(f"echo '# edited' | sudo tee -a {path}")
-    again = [f"bluegreen_artifact={artifact('sample_app-0.1.1-rebuilt')}", "bluegreen_force=true"]
+    again = [f"bluegreen_artifact={artifact('sample_app-0.1.1-rebuilt')}"]
+    before = host.check_output("sudo cat /etc/ansible/facts.d/sample_app.fact")
+    for name in ("deploy", "setup"):
+        run = play(name, *again, rc=2)
+        run.says(f"somebody edited {path}", "+# edited", "-e bluegreen_force=true")
+    assert host.check_output("sudo cat /etc/ansible/facts.d/sample_app.fact") == before
+    # What writes no site does not mind.
+    play("promote", "color=blue")
+    again.append("bluegreen_force=true")
     run = play("deploy", *again, "--check")
     assert "reload" not in host.check_output(f"tail -n 1 {path}")
     assert run.changed() > 0

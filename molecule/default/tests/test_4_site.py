@@ -150,7 +150,7 @@ def test_maintenance(host, site, play, tmp_path):
     run = play("maintenance", "state=off")
     assert site.get().status_code == 200 and run.changed() == 1 and reloads(host) == before
     assert play("maintenance", "state=off").changed() == 0
-    play("maintenance", "state=maybe", rc=2).says("-e state=on closes the site")
+    play("maintenance", "state=maybe", rc=2).says("state must be on or off")
 
 
 def test_assets_of_the_former_release(host, site, play):
@@ -316,7 +316,7 @@ def test_certificates_that_will_not_do(host, site, play):
         ({**good, "certificate": "/etc/ssl/none.pem"}, "there is no file /etc/ssl/none.pem on this host"),
         (old, "the certificate /etc/ssl/old.pem has expired"),
         ({**good, "key": old["key"]}, "does not belong to the certificate"),
-        ({"certificate": "relative.pem", "key": "/x"}, "bluegreen_tls.certificate is 'relative.pem'"),
+        ({"certificate": "relative.pem", "key": "/x"}, "bluegreen_tls.certificate must be an absolute path"),
         ({**good, "listen": "80"}, "must differ from bluegreen_listen"),
     ):
         play("setup", {"bluegreen_tls": tls}, rc=2).says(message)

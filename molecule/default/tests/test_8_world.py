@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import shlex
 import time
 
 import pytest
+import requests
 from support.bluegreen import Client, Site, artifact, broken, playbook, variant
 
 INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
@@ -61,6 +64,150 @@ def test_a_hardened_umask(host, play, other_app, tmp_path, umask):
         assert site.get("/").status_code == 503
         play("maintenance", other_app, "state=off")
         assert site.get("/").status_code == 200
+
+
+BASIC = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
+RULES = {
+    "a password": (
+        "auth_basic private;\nauth_basic_user_file /etc/nginx/visitors;",
+        BASIC,
+        401,
+    ),
+    "an address list": ("allow 172.16.0.0/12;\nallow 10.0.0.0/8;\ndeny all;", {}, 200),
+    "a redirect": (
+        "if ($http_x_forwarded_proto != https) {\n  return 301 https://$host$request_uri;\n}",
+        {"X-Forwarded-Proto": "https"},
+        301,
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_for_visitors(host, play, other_app, tmp_path, rule):
+    """Our own proof asks where they do not apply, so a promote and a rollback work, and no traffic moves in vain."""
+    snippet, shown, others_get = RULES[rule]
+    host.check_output("echo 'me:{PLAIN}secret' | sudo tee /etc/nginx/visitors")
+    other_app = {**other_app, "bluegreen_nginx_server": snippet, "bluegreen_smoke": [{"path": "/", "contains": "color"}]}
+    first = artifact("other_app-0.1.0")
+    site = Site(18180, "other.test")
+    play("deploy", other_app, {"bluegreen_artifact": first})
+    assert site.get("/").status_code == others_get
+    site.headers = {**site.headers, **shown}
+    with Client(site) as client:
+        play("deploy", other_app, {"bluegreen_artifact": variant(first, str(tmp_path / "second.tar.gz"))})
+        play("promote", other_app)
+        assert site.get("/").json()["color"] == "green"
+        play("rollback", other_app)
+        run = play("status", other_app, "strict=true")
+    assert client.failed == []
+    assert site.get("/").json()["color"] == "blue"
+    if rule == "a redirect":
+        run.says("turn away what is not a visitor (301 to https://other.test/deployment_id at 127.0.0.1:80 for other.test)")
+
+
+def test_client_certificates(host, play, other_app, tmp_path):
+    host.check_output(
+        "sudo openssl req -x509 -newkey rsa:2048 -nodes -keyout /etc/ssl/other.key -out /etc/ssl/other.pem -subj /CN=other.test -days 9 2>&1"
+    )
+    (tmp_path / "client.pem").write_text(host.check_output("sudo cat /etc/ssl/other.pem /etc/ssl/other.key"))
+    other_app = {
+        **other_app,
+        "bluegreen_tls": {"certificate": "/etc/ssl/other.pem", "key": "/etc/ssl/other.key"},
+        "bluegreen_nginx_server": "ssl_client_certificate /etc/ssl/other.pem;\nssl_verify_client on;",
+    }
+    first = artifact("other_app-0.1.0")
+    play("deploy", other_app, {"bluegreen_artifact": first})
+    second = {"bluegreen_artifact": variant(first, str(tmp_path / "second.tar.gz")), "bluegreen_promote": True}
+    play("deploy", other_app, second).says("turn away what is not a visitor (400 at 127.0.0.1:443 for other.test)")
+
+    def ask(**kwargs):
+        with pytest.warns(match="Unverified HTTPS"):
+            return requests.get(
+                "https://127.0.0.1:18143/", headers={"Host": "other.test"}, verify=False, timeout=10, **kwargs
+            )
+
+    assert ask().status_code == 400 and ask(cert=str(tmp_path / "client.pem")).json()["color"] == "green"
+    play("rollback", other_app)
+    assert ask(cert=str(tmp_path / "client.pem")).json()["color"] == "blue"
+
+
+def test_a_domain_that_another_site_has_taken_meanwhile(host, play, other_app, tmp_path):
+    """A switch would be without effect for its visitors, and is refused before anything moves."""
+    first = artifact("other_app-0.1.0")
+    play("deploy", other_app, {"bluegreen_artifact": first})
+    play("deploy", other_app, {"bluegreen_artifact": variant(first, str(tmp_path / "second.tar.gz"))})
+    # nginx takes the first of two servers with one name and port.
+    theirs = "server { listen 80; server_name other.test; location / { return 404; } }"
+    taken = f"echo '{theirs}' | sudo tee /etc/nginx/conf.d/a.conf && sudo nginx -s reload && sleep 1"
+    with broken(host, taken, "sudo rm /etc/nginx/conf.d/a.conf && sudo nginx -s reload && sleep 1"):
+        run = play("promote", other_app, rc=2)
+        run.says("visitors of other.test do not come to the site of other_app: 404 at 127.0.0.1:80", "nginx -T")
+        assert "was undone" not in run.text
+        play("status", other_app, "strict=true", rc=2).says("visitors of other.test do not come")
+    play("promote", other_app)
+
+
+@pytest.mark.parametrize("mode", ["0750", "0711"])
+def test_a_root_below_a_home(host, play, other_app, tmp_path, mode):
+    """Hoster and hardening guide close homes: nginx then sees no file of ours, and would always send to blue."""
+    other_app = {**other_app, "bluegreen_root": "/home/someone/other_app"}
+    made = f"sudo mkdir -p /home/someone && sudo chmod {mode} /home/someone"
+    with broken(host, made, "sudo systemctl stop other_app@blue other_app@green; sudo rm -rf /home/someone"):
+        first = artifact("other_app-0.1.0")
+        if mode == "0750":
+            run = play("deploy", other_app, {"bluegreen_artifact": first}, rc=2)
+            run.says("nginx does not see /home/someone/other_app", "cannot enter /home/someone (0750)", "chmod o+x")
+            assert not host.file("/etc/nginx/conf.d/other_app.conf").exists
+            assert host.run("pgrep -u other_app").rc != 0
+            return
+        play("deploy", other_app, {"bluegreen_artifact": first})
+        second = {"bluegreen_artifact": variant(first, str(tmp_path / "second.tar.gz")), "bluegreen_promote": True}
+        play("deploy", other_app, second)
+        assert Site(18180, "other.test").get("/").json()["color"] == "green"
+        play("rollback", other_app)
+        host.check_output("sudo chmod 0750 /home/someone")
+        play("promote", other_app, "color=green", rc=2).says("cannot be checked")
+
+
+CERTBOT = r"""
+set -e
+site=/etc/nginx/conf.d/other_app.conf
+lines='    listen 443 ssl; # managed by Certbot\n    ssl_certificate /etc/ssl/other.pem; # managed by Certbot\n'
+lines="$lines    ssl_certificate_key /etc/ssl/other.key; # managed by Certbot\n"
+openssl req -x509 -newkey rsa:2048 -nodes -keyout /etc/ssl/other.key -out /etc/ssl/other.pem -subj /CN=other.test -days 9 2>/dev/null
+# As certbot --nginx: https into the server that has the name, its plain port into a server of its own.
+sed -i -e "0,\|^  listen 80;|s||$lines|" -e '0,/^  listen \[::\]:80;/s///' $site
+printf '%s\n' 'server {' '    if ($host = other.test) { return 301 https://$host$request_uri; } # managed by Certbot' \
+  '    listen 80;' '    server_name other.test;' '    return 404; # managed by Certbot' '}' >>$site
+nginx -t && nginx -s reload && sleep 1
+"""
+
+
+def test_a_site_that_certbot_has_edited(host, play, other_app, tmp_path):
+    first = artifact("other_app-0.1.0")
+    site = Site(18180, "other.test")
+    play("deploy", other_app, {"bluegreen_artifact": first})
+    host.check_output(f"sudo bash -c {shlex.quote(CERTBOT)} 2>&1")
+    edited = host.check_output("sudo cat /etc/nginx/conf.d/other_app.conf")
+    assert site.get("/").status_code == 301
+
+    def secure():
+        with pytest.warns(match="Unverified HTTPS"):
+            return requests.get("https://127.0.0.1:18143/", headers=site.headers, verify=False, timeout=10).json()
+
+    run = play("deploy", other_app, {"bluegreen_artifact": variant(first, str(tmp_path / "second.tar.gz"))})
+    line = "bluegreen_tls: {certificate: /etc/ssl/other.pem, key: /etc/ssl/other.key}"
+    run.says("certbot has edited /etc/nginx/conf.d/other_app.conf, which stays as it is", line)
+    play("promote", other_app)
+    assert secure()["color"] == "green"
+    play("rollback", other_app)
+    assert secure()["color"] == "blue" and host.check_output("sudo cat /etc/nginx/conf.d/other_app.conf") == edited
+    play("status", other_app, "strict=true").says(line)
+    # Once it says so in the inventory, the site is ours again, and still https.
+    tls = {"bluegreen_tls": {"certificate": "/etc/ssl/other.pem", "key": "/etc/ssl/other.key"}}
+    play("setup", other_app, tls)
+    assert "Certbot" not in host.check_output("sudo cat /etc/nginx/conf.d/other_app.conf")
+    assert secure()["color"] == "blue" and site.get("/").status_code == 301
 
 
 def test_an_app_that_forces_https_behind_a_load_balancer(host, play, site):
