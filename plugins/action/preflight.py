@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import getpass
+import ipaddress
 import os
 import re
 import socket
@@ -44,7 +45,7 @@ _MISSING = {
     "maintenance": "Name the state: -e state=on closes the site, -e state=off opens it",
     "rpc": (
         "Name the expression, as JSON because Ansible cuts key=value pairs at spaces: "
-        '-e \'{"expr": "IO.inspect(Node.self())"}\'. For a slot that is not live: -e color=blue'
+        '-e \'{"expr": "Node.self()"}\'. For a slot that is not live: -e color=blue'
     ),
 }
 
@@ -64,6 +65,11 @@ def check(settings: Mapping[str, Any]) -> list[str]:
     attempt(_validate.check_domain, settings["domain"])
     attempt(_validate.check_ports, settings["ports"])
     attempt(_validate.check_listen, settings["listen"])
+    if settings["user"]:
+        attempt(_validate.check_user, settings["user"])
+    attempt(_validate.check_shared, settings["shared"])
+    attempt(_validate.check_writable, settings["writable"])
+    attempt(_validate.check_memory, settings["memory"])
     attempt(_validate.check_choice, settings["service_manager"], "bluegreen_service_manager", ("systemd", "daemon"))
     for name in ("root", "nginx_conf_dir", "facts_dir"):
         attempt(_validate.check_path, settings[name], f"bluegreen_{name}")
@@ -97,7 +103,8 @@ def check(settings: Mapping[str, Any]) -> list[str]:
         for path in files:
             if not os.path.isfile(local_path(path)):
                 wrong.append(f"bluegreen_hooks.{name}: there is no file {local_path(path)} on this machine")
-    attempt(_envfile.from_mapping, settings["env"])
+    for name in ("env", "env_blue", "env_green"):
+        attempt(_envfile.from_mapping, settings[name], f"bluegreen_{name}")
     if settings.get("env_file"):
         attempt(_envfile.read_dotenv, settings["env_file"])
     return wrong
@@ -121,6 +128,26 @@ def check_options(args: Mapping[str, Any]) -> list[str]:
             wrong.append(str(error))
     if operation == "maintenance" and given["state"] and given["state"].lower() not in ("on", "off", "true", "false"):
         wrong.append(f"state must be on or off (got {given['state']!r})")
+    return wrong
+
+
+# RFC 5737: what examples have, and no server does.
+_DOCUMENTATION = tuple(ipaddress.ip_network(one) for one in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"))
+
+
+def placeholders(host: str, address: Any, settings: Mapping[str, Any]) -> list[str]:
+    """Sentences for what nobody has replaced in the files that init.yml wrote: it would cost a time-out, or an error of the app."""
+    wrong = []
+    with contextlib.suppress(ValueError):
+        if any(ipaddress.ip_address(str(address)) in network for network in _DOCUMENTATION):
+            wrong.append(
+                f"{host} still has the address of the example, {address}. Put the address of your server into the inventory."
+            )
+    names = [name for name, value in settings["env"].items() if "USER:PASS@HOST" in str(value)]
+    if names:
+        wrong.append(
+            f"{' and '.join(names)} of bluegreen_env still has the value of the example. Put yours into group_vars/bluegreen/vault.yml."
+        )
     return wrong
 
 
@@ -230,7 +257,8 @@ class ActionModule(ActionBase):
             if first
             else contextlib.nullcontext()
         ):
-            self._check(settings, args, wrong, result)
+            name = task_vars["inventory_hostname"]
+            self._check(settings, args, wrong, result, (name, task_vars.get("ansible_host", name)))
         hooks, page = settings["hooks"], settings.get("maintenance_page")
         result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
         result["maintenance_page"] = local_path(page) if page else ""
@@ -241,9 +269,10 @@ class ActionModule(ActionBase):
         }
         return result
 
-    def _check(self, settings, args, wrong, result):
+    def _check(self, settings, args, wrong, result, host):
         wrong += check(settings)
         wrong += check_options(args)
+        wrong += placeholders(*host, settings)
         if args.get("artifact_needed"):
             wrong += self._check_artifact(settings, result)
         self._refuse(wrong)

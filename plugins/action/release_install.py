@@ -56,6 +56,7 @@ class ActionModule(ActionBase):
 
     def _install(self, path, args, kept, task_vars):
         found = args["artifact_info"]
+        original, path = path, _transfer.readable(path, C.DEFAULT_LOCAL_TMP)
         if kept is None or self._task.check_mode:
             asked = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
             if not asked.get("upload_needed") or self._task.check_mode:
@@ -70,10 +71,10 @@ class ActionModule(ActionBase):
             )
         else:
             self._tell(task_vars, f"sending {_transfer.size(found['bytes'])}")
-        result = self._send(sent, {**args, "delta": bool(left_out)}, task_vars)
+        result = self._send(sent, {**args, "delta": bool(left_out) or path != original}, task_vars)
         if result.get("missing_files"):
             self._tell(task_vars, f"sending {_transfer.size(found['bytes'])} after all: {result['missing_files']}")
-            result = self._send(path, args, task_vars)
+            result = self._send(path, {**args, "delta": path != original}, task_vars)
         return result
 
     def _send(self, path, args, task_vars):

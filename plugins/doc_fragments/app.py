@@ -21,6 +21,11 @@ options:
     description: The C(server_name) that nginx answers to for this app.
     type: str
     required: true
+  user:
+    description: Account that the app runs as. By default it has one of its own, of the same name.
+    type: str
+    default: ''
+    version_added: 1.0.0
   ports:
     description: TCP port of each slot, two different whole numbers from 1024 to 65535 under the keys C(blue) and C(green).
     type: dict

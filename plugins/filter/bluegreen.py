@@ -15,11 +15,22 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
 
 
-def slot_env(env: Mapping | None, env_file: str | None = None) -> str:
+def slot_env(
+    env: Mapping | None,
+    env_file: str | None = None,
+    blue: Mapping | None = None,
+    green: Mapping | None = None,
+    shared: str | None = None,
+) -> str:
     try:
-        user = _envfile.read_dotenv(env_file) if env_file else {}
+        user = {"BLUEGREEN_SHARED": shared} if shared else {}
+        user.update(_envfile.read_dotenv(env_file) if env_file else {})
         user.update(_envfile.from_mapping(env or {}))
-        return _envfile.pack(user)
+        by_color = {
+            "blue": _envfile.from_mapping(blue or {}, "bluegreen_env_blue"),
+            "green": _envfile.from_mapping(green or {}, "bluegreen_env_green"),
+        }
+        return _envfile.pack(_envfile.with_colors(user, by_color))
     except Refused as error:
         raise AnsibleFilterError(str(error)) from None
 

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import grp
 import os
+import pwd
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ APP_OPTIONS = dict(
     app=dict(type="str", required=True),
     root=dict(type="path", required=True),
     domain=dict(type="str", required=True),
+    user=dict(type="str", default=""),
     ports=dict(type="dict", required=True),
     listen=dict(type="str", required=True),
     tls_listen=dict(type="str", default=""),
@@ -51,6 +52,9 @@ class App:
         self.name = _validate.check_app(params["app"])
         self.root = _validate.check_path(params["root"], "bluegreen_root")
         self.domain = _validate.check_domain(params["domain"])
+        # An account that exists already, or one of the app's own.
+        self.named_user = _validate.check_user(params["user"]) if params.get("user") else ""
+        self.user = self.named_user or self.name
         self.ports = _validate.check_ports(params["ports"])
         self.listen = _validate.check_listen(params["listen"])
         self.tls_listen = _validate.check_listen(params["tls_listen"]) if params["tls_listen"] else ""
@@ -329,11 +333,11 @@ def static_dir(app: App, release: str) -> str | None:
     return f"{lib}/{found[0]}/priv/static" if len(found) == 1 else None
 
 
-def group_of(app_name: str) -> int | None:
+def group_of(app: App) -> int | None:
     """The numeric group of the app's user, or V(None) where there is no such user (the embedded default)."""
     if os.geteuid() != 0:
         return None
     try:
-        return grp.getgrnam(app_name).gr_gid
+        return pwd.getpwnam(app.user).pw_gid
     except KeyError:
         return None

@@ -9,11 +9,14 @@ The controller looks at it before any host is touched; the host unpacks with the
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import posixpath
+import re
 import shutil
 import stat
+import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +30,16 @@ _BLOCK = 1 << 20
 _OMITTED = "BLUEGREEN.sha256"
 # Bytes of a hash that are enough to guess by; what is linked is compared in full.
 _PREFIX = 8
+
+
+# A Python that was built without it cannot read xz, and tarfile says so by itself.
+_DAMAGED: tuple[type[Exception], ...] = (tarfile.TarError, EOFError, zlib.error, OSError)
+with contextlib.suppress(ImportError):
+    from lzma import LZMAError
+
+    _DAMAGED += (LZMAError,)
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 class MissingFile(Exception):
@@ -78,7 +91,14 @@ def members_of(archive: tarfile.TarFile) -> list[tuple[str, tarfile.TarInfo]]:
 
     All names are read before the first is judged, for a link may lead through another one that comes later. Raises: Refused.
     """
-    members = [(_safe_name(member.name), member) for member in archive.getmembers()]
+    members = [
+        (name, member)
+        for name, member in ((_safe_name(member.name), member) for member in archive.getmembers())
+        # A Mac adds these for itself.
+        if not posixpath.basename(name).startswith("._") and not name.startswith("__MACOSX")
+    ]
+    top = _top_folder([name for name, _member in members])
+    members = [(posixpath.relpath(name, top) if top else name, member) for name, member in members]
     links = {name: member.linkname for name, member in members if member.issym()}
     files = set()
     for name, member in members:
@@ -94,8 +114,11 @@ def members_of(archive: tarfile.TarFile) -> list[tuple[str, tarfile.TarInfo]]:
             ):
                 raise Refused(f"the artifact has a link that leads outside: {member.name!r} -> {member.linkname!r}")
         elif member.islnk():
-            if posixpath.normpath(member.linkname) not in files:
+            target = _safe_name(member.linkname)
+            member.linkname = posixpath.relpath(target, top) if top else target
+            if member.linkname not in files:
                 raise Refused(f"the artifact has a link that leads outside: {member.name!r} -> {member.linkname!r}")
+            files.add(name)
         elif member.isreg():
             files.add(name)
         elif not member.isdir():
@@ -106,18 +129,37 @@ def members_of(archive: tarfile.TarFile) -> list[tuple[str, tarfile.TarInfo]]:
     return [(name, member) for name, member in members if name != "."]
 
 
+def _top_folder(names: list[str]) -> str:
+    """The one folder that everything is below, where somebody packed a release with the folder that it was in; V('') for none."""
+    tops = {name.partition("/")[0] for name in names} - {"."}
+    top = tops.pop() if len(tops) == 1 else ""
+    return top if f"{top}/releases/start_erl.data" in names else ""
+
+
+def is_zstd(path: str) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(4) == _ZSTD
+
+
 def _open(path: str) -> tarfile.TarFile:
     try:
         return tarfile.open(path, "r:*")  # pylint: disable=consider-using-with
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno:
             raise Refused(f"the artifact cannot be read: {error.strerror}: {path}") from None
+        if is_zstd(path):
+            raise Refused(
+                f"the artifact is compressed with zstd, which Python reads since 3.14. Pack it with gzip: {path}"
+            ) from None
         raise Refused(f"the artifact is not a tarball, or is truncated: {path} ({error})") from None
 
 
 def _judge(path: str, app: str, names: dict[str, bool], start_data: bytes | None) -> str:
     """Whether what was found is a release of this app. Returns its version."""
-    apps = sorted(name[4:] for name in names if name.startswith("bin/") and names[name] and not name.endswith(".bat"))
+    # Beside the release itself, bin/ may have scripts of the user's own: overlays.
+    apps = sorted(name for name in (_release_in(name) for name in names) if name) or sorted(
+        name[4:] for name in names if name.startswith("bin/") and names[name] and not name.endswith(".bat")
+    )
     if start_data is None:
         raise Refused(f"the artifact is not a mix release, it has no releases/start_erl.data: {path}")
     words = start_data.decode("utf-8", "replace").split()
@@ -133,11 +175,62 @@ def _judge(path: str, app: str, names: dict[str, bool], start_data: bytes | None
     return version
 
 
+def _release_in(name: str) -> str:
+    """The name of a release, by the file C(releases/<version>/<name>.rel); V('') for any other file."""
+    found = re.match(r"releases/[^/]+/([^/]+)\.rel\Z", name)
+    return found.group(1) if found and not found.group(1).startswith("start") else ""
+
+
+# By the number in the header of an ELF file (elf(5), e_machine): what uname calls it.
+_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
+
+
+def needs_of(program: bytes) -> dict[str, str]:
+    """What a program of ELF needs of a host: {"machine", "loader", "glibc"}, each V('') if it needs none, or that is not known.
+
+    C(loader) is the path of the dynamic loader, which tells glibc from musl; C(glibc) the newest version that a symbol is of.
+    """
+    if program[:4] != b"\x7fELF" or len(program) < 20:
+        return {"machine": "", "loader": "", "glibc": ""}
+    order = "<" if program[5] == 1 else ">"
+    machine = struct.unpack_from(f"{order}H", program, 18)[0]
+    loader = re.search(rb"(/lib[A-Za-z0-9_/.-]*/ld-[A-Za-z0-9_.-]+)\0", program[:65536])
+    versions = [tuple(map(int, found.split(b"."))) for found in set(re.findall(rb"GLIBC_(2\.\d+)", program))]
+    return {
+        "machine": _MACHINES.get(machine, f"machine {machine}"),
+        "loader": loader.group(1).decode() if loader else "",
+        "glibc": ".".join(map(str, max(versions))) if versions else "",
+    }
+
+
+def named_node(env_sh: str) -> tuple[int, str] | None:
+    """(number, text) of the line of env.sh that gives every node one name, or V(None)."""
+    if re.search(r"BLUEGREEN_COLOR|-z \"?\$\{?RELEASE_NODE|\$\{RELEASE_NODE:?[-=]", env_sh):
+        return None
+    for number, line in enumerate(env_sh.splitlines(), 1):
+        if re.match(r"\s*(export\s+)?RELEASE_NODE=", line):
+            return number, line.strip()
+    return None
+
+
+def _require_free_node(path: str, name: str, env_sh: bytes) -> None:
+    found = named_node(env_sh.decode("utf-8", "replace"))
+    if found:
+        raise Refused(
+            f"{name} of the artifact names the node in line {found[0]}: {found[1]}. Both slots would have that name. In rel/env.sh.eex write "
+            f'export RELEASE_NODE="${{RELEASE_NODE:-…}}": {path}'
+        )
+
+
 def _blocks(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
     stream = archive.extractfile(member)
     if stream:
         with stream:
             yield from iter(lambda: stream.read(_BLOCK), b"")
+
+
+# What has to be known of an artifact beside the names in it: its version, what it needs of a host, and what names its node.
+_READ = r"releases/start_erl\.data\Z|releases/[^/]+/env\.sh\Z|erts-[^/]+/bin/beam\.smp\Z"
 
 
 def _on_disk(size: int) -> int:
@@ -148,32 +241,47 @@ def _on_disk(size: int) -> int:
 def inspect(path: str, app: str) -> dict[str, Any]:
     """Read an artifact through. Raises: Refused.
 
-    :returns: {"version", "sha256", "bytes", "unpacked_bytes", "files": {name: SHA-256}}, sizes in bytes. A name that comes twice
-        with different contents is not in C(files).
+    :returns: {"version", "sha256", "bytes", "unpacked_bytes", "needs", "files": {name: SHA-256}}, sizes in bytes, C(needs) as of
+        V(needs_of). A name that comes twice with different contents is not in C(files).
     """
     names: dict[str, bool] = {}
     files: dict[str, str] = {}
     conflicting: set[str] = set()
-    start_data, unpacked = None, 0
+    start_data, unpacked, needs, scripts = None, 0, needs_of(b""), {}
     with _open(path) as archive:
         try:
             for name, member in members_of(archive):
+                if member.islnk():
+                    names[name] = names[member.linkname]
                 if member.isreg():
                     names[name] = bool(member.mode & 0o100)
                     unpacked += _on_disk(member.size)
-                    digest, first = hashlib.sha256(), b""
+                    digest, whole = hashlib.sha256(), []
+                    is_wanted = re.match(_READ, name)
                     # Reading to the end is what finds a truncated member.
                     for block in _blocks(archive, member):
-                        first = first or block[:4096]
                         digest.update(block)
+                        if is_wanted:
+                            whole.append(block)
                     if name == "releases/start_erl.data":
-                        start_data = first
+                        start_data = b"".join(whole)
+                    elif name.endswith("/env.sh"):
+                        scripts[name] = b"".join(whole)
+                    elif is_wanted:
+                        needs = needs_of(b"".join(whole))
                     if files.setdefault(name, digest.hexdigest()) != digest.hexdigest():
                         conflicting.add(name)
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            # The checksum of the compression is at its very end.
+            while archive.fileobj and archive.fileobj.read(_BLOCK):
+                pass
+        except _DAMAGED as error:
             raise Refused(f"the artifact is truncated or damaged: {path} ({error})") from None
+    version = _judge(path, app, names, start_data)
+    script = f"releases/{version}/env.sh"
+    _require_free_node(path, script, scripts.get(script, b""))
     return {
-        "version": _judge(path, app, names, start_data),
+        "version": version,
+        "needs": needs,
         "sha256": sha256_of(path),
         "bytes": os.path.getsize(path),
         "unpacked_bytes": unpacked,
@@ -253,7 +361,7 @@ def unpack(
             if member.issym():
                 os.symlink(member.linkname, place)
             elif member.islnk():
-                os.link(os.path.join(folder, _safe_name(member.linkname)), place)
+                os.link(os.path.join(folder, member.linkname), place)
             else:
                 files[name] = _put(archive, member, place, _mode(name, member), kept, is_delta)
     return files

@@ -30,6 +30,8 @@ _QUOTED = re.compile(r'([\\"$`])')
 
 # What makes a slot a slot; a value of the user's would point one slot at the other.
 OWNED = ("BLUEGREEN_COLOR", "BLUEGREEN_LIVE_FILE", "PORT", "RELEASE_NODE", "RELEASE_TMP")
+# What differs between the slots, of both of them, so that what moves to the other slot gets what is meant for that.
+BY_COLOR = "BLUEGREEN_BY_COLOR"
 # bin/<app> works these out itself; an inherited RELEASE_VSN, for one, breaks every other version.
 _COMPUTED = ("RELEASE_COMMAND", "RELEASE_NAME", "RELEASE_PROG", "RELEASE_ROOT", "RELEASE_SYS_CONFIG", "RELEASE_VSN")
 
@@ -85,7 +87,8 @@ def parse_dotenv(text: str, where: str = "bluegreen_env_file") -> dict[str, str]
     than another value than the one meant.
     """
     result = {}
-    for number, line in enumerate(text.split("\n"), 1):
+    # Some editors begin a file with a byte order mark.
+    for number, line in enumerate(text.lstrip("\ufeff").split("\n"), 1):
         line = line.rstrip("\r").lstrip()
         if not line or line.startswith("#"):
             continue
@@ -119,6 +122,12 @@ def _dotenv_value(rest: str, name: str, place: str) -> str:
         value = match.group(1) if match else ""
         if re.search(r"(?<!\\)(?:\\\\)*[$`]", value):
             raise Refused(f"{place}: {name} has a $ or a backtick in double quotes. Put the value in single quotes.")
+        if re.search(r"(?<!\\)(?:\\\\)*\\[nrt]", value):
+            # Readers of dotenv take it for a line end, an env file cannot hold one, and two characters would be neither.
+            raise Refused(
+                f"{place}: {name} has \\n, \\r or \\t in double quotes, a line end or tab that an env file cannot hold. Encode the value "
+                "(for example in base64) and decode it in runtime.exs, or put it in single quotes if a backslash is meant."
+            )
         value = re.sub(r'\\([\\"$`])', r"\1", value)
     else:
         value, closed, tail = re.split(r"\s#", rest, maxsplit=1)[0].strip(), True, ""
@@ -129,6 +138,45 @@ def _dotenv_value(rest: str, name: str, place: str) -> str:
     if tail.strip() and not tail.lstrip().startswith("#"):
         raise Refused(f"{place}: something follows the closing quote of {name}")
     return value
+
+
+def with_colors(env: dict[str, str], by_color: dict[str, dict[str, str]]) -> dict[str, str]:
+    """An env that also says what differs between the slots, over what is in it.
+
+    :param by_color: V(blue) and V(green) to the variables of the slot.
+    """
+    names = sorted(set(by_color["blue"]) | set(by_color["green"]))
+    if not names:
+        return env
+    both = {
+        color: {name: {**env, **by_color[color]}[name] for name in names if name in {**env, **by_color[color]}}
+        for color in ("blue", "green")
+    }
+    text = json.dumps(both, sort_keys=True).encode("utf-8")
+    rest = {name: value for name, value in env.items() if name not in names}
+    return {**rest, BY_COLOR: base64.b64encode(text).decode("ascii")}
+
+
+def _by_color(env: dict[str, str]) -> dict[str, dict[str, str]]:
+    try:
+        return json.loads(base64.b64decode(env[BY_COLOR]))
+    except (KeyError, ValueError):
+        return {"blue": {}, "green": {}}
+
+
+def _for_color(env: dict[str, str], color: str) -> dict[str, str]:
+    """An env with what is meant for one slot, and without what is meant for the other alone."""
+    both = _by_color(env)
+    names = set(both["blue"]) | set(both["green"])
+    return {**{name: value for name, value in env.items() if name not in names}, **both[color]}
+
+
+def _same_for_both(env: dict[str, str]) -> dict[str, str]:
+    """An env as it is for both slots: what differs has the values of both."""
+    both = _by_color(env)
+    names = set(both["blue"]) | set(both["green"])
+    rest = {name: value for name, value in env.items() if name not in names and name != BY_COLOR}
+    return {**rest, **{name: json.dumps([both["blue"].get(name), both["green"].get(name)]) for name in names}}
 
 
 def pack(env: dict[str, str]) -> str:
@@ -169,7 +217,7 @@ def slot_env(
     }
     if not domain.startswith("*"):
         env["PHX_HOST"] = domain
-    env.update(user)
+    env.update(_for_color(user, color))
     env.update(slot_variables(color, port, app, state_dir))
     return env
 
@@ -209,7 +257,18 @@ def _moved_dir(env: dict[str, str], state_dir: str) -> dict[str, str]:
 
 def for_slot(env: dict[str, str], color: str, port: int, app: str, state_dir: str) -> dict[str, str]:
     """The env of a release that goes back to work in another slot: the same values, save what names the slot."""
-    return {**_moved_dir(env, state_dir), **slot_variables(color, port, app, state_dir)}
+    return {**_for_color(_moved_dir(env, state_dir), color), **slot_variables(color, port, app, state_dir)}
+
+
+def for_eval(env: dict[str, str]) -> dict[str, str]:
+    """The env of a slot for an expression beside it: a system that serves nobody, whatever it boots.
+
+    As C(bin/migrate) of Phoenix, which has no PHX_SERVER. The port is one that the kernel picks, because runtime.exs may need a number,
+    and the slot has its own.
+    """
+    live_file = os.path.join(os.path.dirname(env.get("BLUEGREEN_LIVE_FILE", "/")), "is-eval")
+    rest = {name: value for name, value in env.items() if name != "PHX_SERVER"}
+    return {**rest, "PORT": "0", "BLUEGREEN_LIVE_FILE": live_file}
 
 
 # Hexadecimal digits: of an id, and of what a person is shown of it.
@@ -223,12 +282,14 @@ def env_id(env: dict[str, str]) -> str:
     """
     if not env:
         return ""
-    return hashlib.sha256(render(_moved_dir(env, "")).encode("utf-8", "surrogatepass")).hexdigest()[:ID_LENGTH]
+    return hashlib.sha256(render(_same_for_both(_moved_dir(env, ""))).encode("utf-8", "surrogatepass")).hexdigest()[
+        :ID_LENGTH
+    ]
 
 
 def changes(before: dict[str, str], after: dict[str, str]) -> EnvChanges:
     """Names of the variables in which one env differs from another: {"added", "removed", "changed"}, sorted. Never values."""
-    old, new = _moved_dir(before, ""), _moved_dir(after, "")
+    old, new = _same_for_both(_moved_dir(before, "")), _same_for_both(_moved_dir(after, ""))
     return {
         "added": sorted(set(new) - set(old)),
         "removed": sorted(set(old) - set(new)),

@@ -62,16 +62,14 @@ INFO_OPTIONS = dict(
 def site_edit(app: App, params: Mapping[str, Any], nginx_version: str | None) -> _nginx.Edit:
     """What somebody did to the site that set-up wrote."""
     wanted = [file["content"] for file in params["expected_files"] if file["path"] == app.site_file]
-    return _nginx.Edit(app, _nginx.for_version(wanted[0], nginx_version) if wanted else None)
+    return _nginx.Edit(app, _nginx.fitted(app, wanted[0], nginx_version) if wanted else None)
 
 
 def setup_needed(app: App, params: Mapping[str, Any], nginx_version: str | None, edit: _nginx.Edit) -> list[str]:
     """Paths of what set-up would write. Without O(expected_files) nobody asked."""
     expected, found = {}, []
     for file in params["expected_files"]:
-        expected[file["path"]] = file["sha256"] or _files.sha256_hex(
-            _nginx.for_version(file["content"], nginx_version)
-        )
+        expected[file["path"]] = file["sha256"] or _files.sha256_hex(_nginx.fitted(app, file["content"], nginx_version))
     if app.site_stamp in expected:
         # It holds the hash of the site that nginx was last proven to have loaded.
         expected[app.site_stamp] = _files.sha256_hex(expected[app.site_file])
@@ -110,10 +108,11 @@ def name_conflicts(app: App) -> list[str]:
     """Sentences for what already has the app's name on this host and is not ours: set-up would overwrite it."""
     found = []
     try:
-        home = pwd.getpwnam(app.name).pw_dir
-        if app.service_manager == "systemd" and home != app.root:
+        home = pwd.getpwnam(app.user).pw_dir
+        if app.service_manager == "systemd" and home != app.root and not app.named_user:
             found.append(
-                f"this host already has a user {app.name}, whose home is {home}, not {app.root}. Rename the app."
+                f"this host already has a user {app.user}, whose home is {home}, not {app.root}. To run the app as that user: "
+                f"bluegreen_user: {app.user}. Otherwise name another user there, or rename the app."
             )
     except KeyError:
         pass
@@ -143,6 +142,44 @@ def not_installed(app: App) -> list[str]:
         for name in words
         if wanted[name] != there[name]
     ]
+
+
+def site_ports(app: App) -> list[str]:
+    """Sentences if somebody other than nginx listens where the site is to listen."""
+    found, wanted = [], {"bluegreen_listen": app.listen, "bluegreen_tls.listen": app.tls_listen}
+    for variable, listen in wanted.items():
+        holder = _proc.listening_process(int(listen.rpartition(":")[2])) if listen else None
+        if holder and holder[0] and holder[1] != "nginx":
+            found.append(
+                f"port {listen.rpartition(':')[2]} is taken by {_proc.who_listens(holder)}, so nginx cannot listen there. Stop that, or "
+                f"choose another {variable}."
+            )
+    return found
+
+
+def no_programs(app: App) -> list[str]:
+    """A sentence if nothing below the app's directory could be started."""
+    place = app.root
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    if os.statvfs(place).f_flag & os.ST_NOEXEC:
+        return [
+            f"the file system of {place} is mounted noexec, so a release there cannot start. Choose another bluegreen_root."
+        ]
+    return []
+
+
+def open_ports(app: App, seen: dict[str, Any]) -> list[str]:
+    """A sentence if a slot can be reached past nginx, from the network."""
+    found = [
+        str(app.ports[color])
+        for color in COLORS
+        if any(not place.startswith(("127.", "[::1]", "[::ffff:127.")) for place in seen[color]["listens"])
+    ]
+    if not found:
+        return []
+    what = f"port {found[0]} is" if len(found) == 1 else f"ports {' and '.join(found)} are"
+    return [f"{what} open to the network, past nginx. In runtime.exs: http: [ip: {{127, 0, 0, 1}}, port: port]"]
 
 
 def taken_ports(app: App, seen: dict[str, Any], slots: dict[str, Slot]) -> list[str]:
@@ -192,6 +229,7 @@ def probe_slots(app: App, path: str) -> dict[str, dict[str, Any]]:
     for color, one in seen.items():
         one["answer"] = _service.require_own_process(app, color, one["pid"], one["answer"], sockets)
         one["connections"] = _proc.connections(app.ports[color], sockets)
+        one["listens"] = _proc.listening_places(app.ports[color], sockets) if one["pid"] else []
     return seen
 
 
@@ -223,6 +261,7 @@ def read_slot(app: App, color: str, facts: Facts, params: Mapping[str, Any], see
         "health": _http.describe(answer),
         "process_release": _service.process_release(app, pid) if pid else None,
         "pending": pending(journal),
+        "restarts": _service.for_slot(app, color).restarts_in_last_hour() if pid else 0,
     }
 
 
@@ -269,7 +308,9 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "problems": problems + ([visitors_wrong] if visitors_wrong else []),
         "live_unknown": bool(link and nginx_says and nginx_says != link) or (link is None and _files.is_link(app.live)),
         "conflicts": _app.port_conflicts(app, link) + _app.claimed_ports(app) + name_conflicts(app),
-        "notes": not_installed(app) + [note for note in (visitors_note, edit.note() if edit.is_kept else None) if note],
+        "notes": not_installed(app)
+        + open_ports(app, seen)
+        + [note for note in (visitors_note, edit.note() if edit.is_kept else None) if note],
         "no_site": not app.has_site(),
         "rolled_back": facts["rolled_back"],
         "history": past[-params["history"] :] if params["history"] > 0 else [],
@@ -282,6 +323,11 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "nginx_version": nginx_version,
         "is_root": os.geteuid() == 0,
     }
+    info["notes"] += [
+        f"{color}: ended by itself and was restarted {slot['restarts']} times in the last hour"
+        for color, slot in slots.items()
+        if 0 < slot["restarts"] < _slots.CRASH_LOOP
+    ]
     _add_conclusions(info, app, params, facts, seen)
     if edit.by_hand and app.site_file in info["setup_needed"] and not params["overwrite_edits"]:
         info["conflicts"].append(edit.refusal())
@@ -294,6 +340,7 @@ def _add_conclusions(info: Info, app: App, params: Mapping[str, Any], facts: Fac
     if params["expected_files"] and not info["conflicts"]:
         # Before anything is set up, because the site would send its visitors to that process.
         info["conflicts"] += taken_ports(app, seen, info["slots"])
+        info["conflicts"] += site_ports(app) + no_programs(app)
     info["disagreements"] = _slots.disagreements(info)
     info["migrate_color"] = _slots.migrate_color(info)
     try:

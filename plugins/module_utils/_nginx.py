@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import os
 import re
 import shutil
 import signal
+import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _files, _proc
@@ -21,7 +24,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._service import 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
-_CONDITION = re.compile(r"^(.*?)\s*# nginx (<|>=) ([0-9.]+)$")
+_CONDITION = re.compile(r"^(.*?)\s*# (?:nginx (<|>=) ([0-9.]+)|(with IPv6)|(unless set elsewhere))$")
 # ssl.VERIFY_X509_PARTIAL_CHAIN, which Python has a name for since 3.10: trust the certificate itself, without its issuer.
 _PARTIAL_CHAIN = 0x80000
 # Of the edit that a refusal shows.
@@ -33,16 +36,35 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def for_version(text: str, version: str | None) -> str:
-    """A site for the nginx of this host: a line that ends in C(# nginx >= 1.25.1) stays only where that is so."""
+def for_host(
+    text: str, version: str | None, has_ipv6: bool = True, is_set: Callable[[str], bool] = lambda directive: False
+) -> str:
+    """A site for this host: a line that ends in conditions, such as C(# nginx >= 1.25.1), stays only where they are so.
+
+    :param is_set: whether another file of this nginx has a directive, which may be there once only.
+    """
     lines = []
-    for line in text.splitlines(keepends=True):
-        found = _CONDITION.match(line.rstrip("\n"))
-        if not found:
-            lines.append(line)
-        elif (_numbers(version or "0") >= _numbers(found.group(3))) == (found.group(2) == ">="):
-            lines.append(found.group(1) + "\n")
+    for whole in text.splitlines(keepends=True):
+        line: str | None = whole
+        while line and (found := _CONDITION.match(line.rstrip("\n"))):
+            line, sign, wanted, ipv6, _once = found.groups()
+            if wanted:
+                stays = (_numbers(version or "0") >= _numbers(wanted)) == (sign == ">=")
+            else:
+                stays = has_ipv6 if ipv6 else not is_set(line.split()[0])
+            line = line + "\n" if stays else None
+        lines.append(line or "")
     return "".join(lines)
+
+
+def has_ipv6() -> bool:
+    """Whether this host can listen on IPv6: its kernel may be without."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+        return True
+    except OSError:
+        return False
 
 
 def closed_folders(path: str) -> list[str]:
@@ -88,7 +110,8 @@ class Edit:
         shown = [line for line in lines if not line.startswith(("---", "+++"))][:_SHOWN_LINES]
         return (
             f"somebody edited {self.path}, and this run would overwrite that. Move it to bluegreen_nginx_server or "
-            "bluegreen_nginx_location, then repeat with -e bluegreen_force=true:\n" + "\n".join(f"    {line}" for line in shown)
+            "bluegreen_nginx_location, then repeat with -e bluegreen_force=true:\n"
+            + "\n".join(f"    {line}" for line in shown)
         )
 
 
@@ -133,6 +156,21 @@ def check_certificate(certificate: str, key: str) -> None:
 def binary() -> str | None:
     """Path of nginx, or V(None)."""
     return shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/local/nginx/sbin:/usr/bin:/usr/local/bin:/sbin")
+
+
+def fitted(app: App, text: str, version: str | None) -> str:
+    """The site as it is to be on this host: see V(for_host)."""
+    return for_host(text, version, has_ipv6(), lambda directive: _is_set_elsewhere(app, directive))
+
+
+def _is_set_elsewhere(app: App, directive: str) -> bool:
+    paths = [
+        path
+        for pattern in ("nginx.conf", "conf.d/*.conf", "sites-enabled/*")
+        for path in glob.glob(f"{app.nginx_conf_dir}/{pattern}")
+        if path != app.site_file and os.path.isfile(path)
+    ]
+    return any(re.search(rf"^\s*{directive}\s", _files.read_text(path) or "", re.MULTILINE) for path in paths)
 
 
 class Nginx:

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -134,7 +136,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def tcp_sockets() -> Sockets:
-    """The TCP sockets of this host, by /proc (ss may be missing): inodes by (local port, state of the kernel's).
+    """The TCP sockets of this host, by /proc (ss may be missing): (inode, local address) by (local port, state of the kernel's).
 
     Read once for several questions: the kernel goes through its whole table for it, 5 ms for each of the two.
     """
@@ -142,13 +144,69 @@ def tcp_sockets() -> Sockets:
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (_files.read_text(table) or "").splitlines()[1:]:
             fields = line.split()
-            found.setdefault((int(fields[1].rsplit(":", 1)[1], 16), fields[3]), []).append(fields[9])
+            address, port = fields[1].split(":")
+            found.setdefault((int(port, 16), fields[3]), []).append((fields[9], address))
     return found
 
 
 def listening(port: int, sockets: Sockets | None = None) -> list[str]:
     """Inodes of the sockets that listen on a TCP port. V(sockets) are those of V(tcp_sockets), if they were read already."""
-    return (tcp_sockets() if sockets is None else sockets).get((port, "0A"), [])
+    found = (tcp_sockets() if sockets is None else sockets).get((port, "0A"), [])
+    return [inode for inode, _address in found]
+
+
+def listening_places(port: int, sockets: Sockets) -> list[str]:
+    """Where somebody listens on a port: C(127.0.0.1:4000), C([::]:4000), C(0.0.0.0:4000)."""
+    return [_place(address, port) for _inode, address in sockets.get((port, "0A"), [])]
+
+
+def listeners(pid: int) -> list[str]:
+    """Where a process, or one that descends from it, listens on TCP: C(127.0.0.1:4000), C([::]:4000), C(0.0.0.0:4000). Sorted."""
+    inodes = {inode for one in process_tree(pid) for inode in sockets_of(one)}
+    return sorted(
+        {
+            _place(address, port)
+            for (port, state), found in tcp_sockets().items()
+            for inode, address in found
+            if state == "0A" and inode in inodes
+        }
+    )
+
+
+def _place(address: str, port: int) -> str:
+    """An address of /proc/net/tcp, in words of 32 bits in the order of the host's bytes, as people write it."""
+    step = -1 if sys.byteorder == "little" else 1
+    raw = b"".join(bytes.fromhex(address[at : at + 8])[::step] for at in range(0, len(address), 8))
+    text = str(ipaddress.ip_address(raw))
+    return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping, by the estimate of the kernel (C(MemAvailable), proc(5))."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", _files.read_text("/proc/meminfo") or "", re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else sys.maxsize
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of memory that a process and its descendants hold (C(VmRSS))."""
+    total = 0
+    for one in process_tree(pid):
+        try:
+            found = re.search(r"^VmRSS:\s+(\d+) kB", _files.read_text(f"/proc/{one}/status") or "", re.MULTILINE)
+        except OSError:
+            continue
+        total += int(found.group(1)) * 1024 if found else 0
+    return total
+
+
+def prefer_to_kill(pid: int, score: int) -> None:
+    """Have the kernel end a process and its descendants sooner when memory is short (C(oom_score_adj), 0 to 1000); a wish, no more."""
+    for one in process_tree(pid):
+        try:
+            with open(f"/proc/{one}/oom_score_adj", "w", encoding="ascii") as stream:
+                stream.write(str(score))
+        except OSError:
+            continue
 
 
 def connections(port: int, sockets: Sockets | None = None) -> int:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -39,7 +41,7 @@ def as_app_user(app: App) -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     try:
-        user = pwd.getpwnam(app.name)
+        user = pwd.getpwnam(app.user)
     except KeyError:
         return {}
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
@@ -65,6 +67,41 @@ def run(argv: list[str], timeout: float = 60.0, **kwargs: Any) -> tuple[int, str
                 output=output.decode("utf-8", "replace"),
             ) from None
     return process.returncode, output.decode("utf-8", "replace")
+
+
+def distribution_ports() -> list[int]:
+    """Ports that Erlang nodes of this host listen on for other nodes, as the port mapper tells (C(NAMES_REQ) of its protocol)."""
+    try:
+        with socket.create_connection(("127.0.0.1", 4369), 1) as connection:
+            connection.sendall(b"\x00\x01n")
+            said = b""
+            while part := connection.recv(4096):
+                said += part
+    except OSError:
+        return []
+    return [int(port) for port in re.findall(rb" at port (\d+)", said)]
+
+
+def app_listeners(pid: int) -> list[str]:
+    """Where the app of a node listens, without the node itself: see V(_proc.listeners)."""
+    ours = distribution_ports()
+    return [place for place in _proc.listeners(pid) if int(place.rpartition(":")[2]) not in ours]
+
+
+def where_it_listens(places: list[str], port: int) -> str:
+    """What to do about an app whose port refuses connections, as a sentence.
+
+    :param places: see V(app_listeners).
+    """
+    here = [place for place in places if place.rpartition(":")[2] == str(port)]
+    if here:
+        return (
+            f"It listens on {' and '.join(here)} alone, and nginx asks 127.0.0.1:{port}. In runtime.exs: http: [ip: {{127, 0, 0, 1}}, "
+            "port: port]"
+        )
+    if places:
+        return f"It listens on {', '.join(places)} and not on port {port}. Does runtime.exs read PORT?"
+    return "It listens on no TCP port. Does its endpoint start (PHX_SERVER, server: true), and has its http a port rather than a socket?"
 
 
 class ServiceManager:
@@ -115,6 +152,10 @@ class ServiceManager:
     def log_command(self) -> str:
         """The command that shows its log, for a person."""
         raise NotImplementedError
+
+    def restarts_in_last_hour(self) -> int:
+        """How often it has ended by itself and was brought back."""
+        return 0
 
 
 class Systemd(ServiceManager):
@@ -178,6 +219,12 @@ class Systemd(ServiceManager):
         text = f"unit {self.unit} is {shown.get('ActiveState', 'unknown')} ({shown.get('SubState', '?')})"
         if shown.get("Result", "success") != "success" or shown.get("ExecMainStatus", "0") != "0":
             text += f", result {shown.get('Result')}, exit status {shown.get('ExecMainStatus')}"
+        if shown.get("ExecMainStatus") == "226":
+            # systemd.exec(5): EXIT_NAMESPACE.
+            text += (
+                ". systemd cannot confine the unit: in an unprivileged container set bluegreen_hardening: container; otherwise a path of "
+                "bluegreen_writable does not exist"
+            )
         return text
 
     def watch(self) -> None:
@@ -225,6 +272,12 @@ class Systemd(ServiceManager):
 
     def log_command(self) -> str:
         return f"journalctl -u {self.unit}"
+
+    def restarts_in_last_hour(self) -> int:
+        if not int(self._show().get("NRestarts") or 0):
+            return 0
+        words = ["journalctl", "--no-pager", "-q", "-o", "cat", "--since=-1h", "-u", self.unit]
+        return run(words)[1].count("Scheduled restart job")
 
 
 class Daemon(ServiceManager):
@@ -328,6 +381,20 @@ def _signal(pid: int, number: int) -> None:
 def for_slot(app: App, color: str) -> ServiceManager:
     """The service of a slot under the app's service manager."""
     return (Systemd if app.service_manager == "systemd" else Daemon)(app, color)
+
+
+# As in the unit, where a slot that starts while it is idle gets it.
+_IDLE_SCORE = 500
+
+
+def spare(app: App, live: str) -> None:
+    """Have the kernel end the idle slot first when memory is short."""
+    if app.service_manager != "systemd":
+        return
+    for color, score in ((live, 0), (_validate.other(live), _IDLE_SCORE)):
+        pid = for_slot(app, color).pid()
+        if pid:
+            _proc.prefer_to_kill(pid, score)
 
 
 def process_release(app: App, pid: int) -> str | None:
@@ -442,8 +509,11 @@ def wait_until_healthy(slot_service: ServiceManager, path: str, expected: int, t
                 )
         # One good answer in time is enough to wait for the second.
         if time.monotonic() - started > timeout and not good:
+            elsewhere = (
+                f". {where_it_listens(app_listeners(pid), app.ports[color])}" if pid and "refused" in last else ""
+            )
             raise Failure(
-                f"{color} was not healthy within {timeout} s: GET {path} on port {app.ports[color]}: {last}{said}"
+                f"{color} was not healthy within {timeout} s: GET {path} on port {app.ports[color]}: {last}{elsewhere}{said}"
             )
         time.sleep(0.1 if good else pause)
         pause = min(0.5, pause * 1.15)

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 _REMEMBERED = 10
 
 
+# Restarts within an hour from which a slot is in doubt.
+CRASH_LOOP = 5
+
+
 def empty_facts() -> Facts:
     return {"live": None, "previous": None, "slots": {"blue": None, "green": None}, "was_live": [], "rolled_back": []}
 
@@ -311,6 +315,8 @@ def disagreements(info: Info) -> list[str]:
             )
         if slot["running"] and slot["process_release"] and slot["process_release"] != slot["release"]:
             found.append(f"{color}: the process is running {slot['process_release']}, the slot holds {slot['release']}")
+        if slot.get("restarts", 0) >= CRASH_LOOP:
+            found.append(f"{color}: ended by itself and was restarted {slot['restarts']} times in the last hour")
         if color == link and slot["release"] and not slot["running"]:
             found.append(f"{color}: live but not running")
         elif slot["running"] and not slot["healthy"]:

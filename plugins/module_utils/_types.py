@@ -17,8 +17,8 @@ Result = dict[str, Any]
 
 # An answer of HTTP: C(status), C(location) and C(body), or C(error).
 Answer = dict[str, Any]
-# The TCP sockets of a host: inodes by (local port, state of the kernel's).
-Sockets = dict[tuple[int, str], list[str]]
+# The TCP sockets of a host: (inode, local address) by (local port, state of the kernel's), in the digits of /proc/net/tcp.
+Sockets = dict[tuple[int, str], list[tuple[str, str]]]
 
 
 class Held(TypedDict, total=False):
@@ -121,6 +121,8 @@ class Slot(TypedDict):
     health: str
     process_release: str | None
     pending: dict[str, Any] | None
+    # Within the last hour, by itself.
+    restarts: int
 
 
 class Goal(TypedDict, total=False):

@@ -36,6 +36,10 @@ _URL = re.compile(r"\Ahttps?://[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%-]+\Z")
 _URL_PATH = re.compile(r"\A/[A-Za-z0-9._~!&()*+,=:@%/?-]*\Z")
 _FOLDER = re.compile(r"\A/([A-Za-z0-9_-][A-Za-z0-9._-]*/)+\Z")
 _SIZE = re.compile(r"\A[0-9]{1,6}[kmg]?\Z")
+_USER = re.compile(r"\A[a-z_][a-z0-9_-]{0,31}\Z")
+_SHARED = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
+# Also a share of the memory of the host: systemd.resource-control(5), MemoryMax=.
+_MEMORY = re.compile(r"\A[0-9]{1,6}[KMGT%]\Z")
 _TOKEN = re.compile(r"\A[A-Za-z0-9_-]{16,128}\Z")
 _LISTEN = re.compile(r"\A(?:((?:[0-9]{1,3}\.){3}[0-9]{1,3}):)?([0-9]{1,5})\Z")
 
@@ -58,6 +62,34 @@ def check_app(value: Any) -> str:
         raise Refused(
             f"bluegreen_app must not be the name of a system account, because the app gets a user of its own (got {value!r})"
         )
+    return value
+
+
+def check_user(value: Any) -> str:
+    if not isinstance(value, str) or not _USER.match(value) or value == "root":
+        raise Refused(
+            f"bluegreen_user must be the name of an account other than root, at most 32 of a-z, 0-9, _ and - (got {_text(value)!r})"
+        )
+    return value
+
+
+def check_shared(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) and _SHARED.match(one) for one in value):
+        raise Refused(
+            f"bluegreen_shared must be a list of directory names such as uploads, each of letters, digits, _ and - (got {_text(value)!r})"
+        )
+    return value
+
+
+def check_writable(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise Refused(f"bluegreen_writable must be a list of absolute paths (got {_text(value)!r})")
+    return [check_path(one, "each of bluegreen_writable") for one in value]
+
+
+def check_memory(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not set(value) <= {"max"} or not _MEMORY.match(str(value.get("max", "1G"))):
+        raise Refused(f"bluegreen_memory must be a mapping with max, such as {{max: 512M}} (got {_text(value)!r})")
     return value
 
 

@@ -26,7 +26,8 @@ options:
   content:
     description:
       - Text of the site.
-      - A line that ends in C(# nginx >= 1.25.1), or C(# nginx < 1.25.1), is dropped unless it applies to the nginx of the host.
+      - A line that ends in C(# nginx >= 1.25.1), C(# nginx < 1.25.1), C(# with IPv6) or C(# unless set elsewhere) is dropped unless that applies
+        to the host.
     type: str
     required: true
   run_id:
@@ -187,7 +188,7 @@ class Site:
         if conflicts:
             raise Failure(conflicts[0])
         self.path = app.site_file
-        self.text = _nginx.for_version(params["content"], self.nginx.version())
+        self.text = _nginx.fitted(app, params["content"], self.nginx.version())
         edit = _nginx.Edit(app, self.text)
         self.before = edit.before
         if edit.by_hand and self.before != self.text and not params["overwrite_edits"]:

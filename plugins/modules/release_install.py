@@ -49,7 +49,7 @@ options:
   artifact_info:
     description:
       - What the controller found in the artifact, so that it is inspected once for the whole group.
-      - A dictionary with C(version), C(sha256), C(bytes) and C(unpacked_bytes), sizes in bytes.
+      - A dictionary with C(version), C(sha256), C(bytes), C(unpacked_bytes), sizes in bytes, and C(needs), what its programs need of a host.
     type: dict
   host_content:
     description: What M(beamops.bluegreen.slot_info) returned as C(host_content), which saves a run on the host.
@@ -61,7 +61,8 @@ options:
     description: The tarball itself, in base64, instead of O(src). Set by the action plugin, for a small one.
     type: str
   delta:
-    description: Whether the upload omits files that the host has. Set by the action plugin.
+    description: Whether the upload is not the artifact byte for byte. It omits files that the host has, or is compressed in another way. Set
+      by the action plugin.
     type: bool
     default: false
 """
@@ -143,6 +144,30 @@ def require_space(app: App, needed: int) -> None:
         )
 
 
+def require_host(needs: dict[str, str]) -> None:
+    """Raises Failure unless the programs of a release can run on this host.
+
+    :param needs: see V(_artifact.needs_of); empty if that is not known.
+    """
+    here = os.uname().machine
+    machine, loader, glibc = (needs.get(name) or "" for name in ("machine", "loader", "glibc"))
+    if machine and machine != here and not (machine == "i686" and here == "x86_64"):
+        raise Failure(
+            f"the release was built for {machine}, and this host is {here}. Build it on a machine like this host."
+        )
+    if loader and not os.path.exists(loader):
+        what = "musl (Alpine)" if "musl" in loader else loader
+        raise Failure(
+            f"the release was built for {what}, which this host does not have. Build it on the distribution of this host."
+        )
+    there = dict([(os.confstr("CS_GNU_LIBC_VERSION") or "none 0").split()[:2]]).get("glibc")
+    if glibc and there and [int(part) for part in there.split(".")] < [int(part) for part in glibc.split(".")]:
+        raise Failure(
+            f"the release was built with a newer C library: it needs glibc {glibc}, and this host has {there}. Build it on the distribution of "
+            "this host, or an older one."
+        )
+
+
 def put_aside(module: AnsibleModule, artifact: str, path: str) -> None:
     """Write what came along, or what the URL has, to a file beside the releases."""
     if module.params["content"]:
@@ -186,7 +211,7 @@ def unpack(app: App, path: str, found: Any, release: str, is_delta: bool) -> Non
     os.mkdir(temporary, 0o755)
     try:
         files = _artifact.unpack(path, temporary, finder(app), is_delta)
-        group = _app.group_of(app.name)
+        group = _app.group_of(app)
         cookie = f"{temporary}/releases/COOKIE"
         if group is not None and os.path.isfile(cookie) and not os.path.islink(cookie):
             os.chown(cookie, -1, group, follow_symlinks=False)
@@ -226,6 +251,7 @@ def install(module: AnsibleModule, app: App) -> dict[str, Any]:
         return result_for(kept, sha256)
     if module.check_mode or not (params["src"] or params["content"] or _validate.is_url(artifact)):
         if found:
+            require_host(found.get("needs") or {})
             require_space(app, int(found["unpacked_bytes"]))
         release = _validate.release_id(found["version"], sha256) if found else None
         return {**result_for(release, sha256, True), "host_content": _info.host_content(app)}
@@ -241,6 +267,7 @@ def install(module: AnsibleModule, app: App) -> dict[str, Any]:
         found = found or _artifact.inspect(path, app.name)
         if wanted and found["version"] != wanted:
             raise Refused(f"bluegreen_version must be the version of the artifact, {found['version']} (got {wanted})")
+        require_host(found.get("needs") or {})
         release = _validate.release_id(found["version"], sha256)
         unpack(app, path, found, release, params["delta"])
     except _artifact.MissingFile as error:

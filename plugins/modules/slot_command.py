@@ -48,6 +48,11 @@ options:
     type: str
     default: ''
     aliases: [run]
+  inspect:
+    description: Print the value of O(expr), unless the expression prints something by itself (C(IO.)).
+    type: bool
+    default: false
+    version_added: 1.0.0
   timeout:
     description: Seconds that the expression may take.
     type: int
@@ -139,9 +144,14 @@ def migrated(output: Any) -> Any:
 
 
 def expression(app: App, release: str, params: Mapping[str, Any]) -> str:
-    """What is run. Only Elixir can be asked what came of a migration; an app of another language takes its words as they are."""
-    if params["command"] == "migrate" and glob.glob(f"{app.release_dir(release)}/lib/elixir-*"):
+    """What is run. Only Elixir can be asked what came of it; an app of another language takes its words as they are."""
+    if not glob.glob(f"{app.release_dir(release)}/lib/elixir-*"):
+        return params["expr"]
+    if params["command"] == "migrate":
         return _MIGRATE % (params["expr"], _TELLS)
+    # What prints something by itself need not have its value printed as well.
+    if params["inspect"] and "IO." not in params["expr"]:
+        return f"IO.inspect((\n{params['expr']}\n), pretty: true)"
     return params["expr"]
 
 
@@ -162,6 +172,8 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
         return {"changed": True, "output": [], "migrated": None, "release": release}
     env["HOME"] = app.state_dir(params["color"])
     command = "rpc" if params["command"] == "rpc" else "eval"
+    if command == "eval":
+        env = _envfile.for_eval(env)
     try:
         rc, text = _service.run(
             [f"{app.release_dir(release)}/bin/{app.name}", command, expression(app, release, params)],
@@ -198,6 +210,7 @@ def main() -> None:
             release=dict(type="str"),
             env=dict(type="str", no_log=True),
             timeout=dict(type="int", default=3600),
+            inspect=dict(type="bool", default=False),
             run_id=dict(type="str", default="", **renamed("run")),
         ),
         work,

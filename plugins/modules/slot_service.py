@@ -59,6 +59,11 @@ options:
     type: str
     default: ''
     aliases: [run]
+  force:
+    description: Deploy although less memory is free than the live slot holds.
+    type: bool
+    default: false
+    version_added: 1.0.0
   health_timeout:
     description: Seconds within which the slot must become healthy.
     type: int
@@ -133,7 +138,9 @@ log:
   returned: failure
 """
 
+import difflib
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -194,7 +201,7 @@ class Slot:
             _files.remove(self.link)
 
     def write_env(self, text: str) -> None:
-        _files.write_file(self.env_file, text, 0o640, _app.group_of(self.app.name))
+        _files.write_file(self.env_file, text, 0o640, _app.group_of(self.app))
 
     def write_facts(self) -> None:
         """Facts for a slot whose content changed."""
@@ -234,10 +241,34 @@ class Slot:
         env = self.app.env(self.color)
         log = [_envfile.redact(line, env) for line in self.service.log_tail(LOG_LINES)]
         lines = [_envfile.redact(str(error), env), f"  state: {self.service.state()}"]
+        lines += [f"  {hint}" for hint in log_hints(self.app, log, self.port_holders()) + name_hints(log, env)]
         lines += [f"  last {len(log)} lines of {self.service.log_command()}:"] + [f"    {line}" for line in log]
         if not log:
             lines[-1] = f"  the slot has logged nothing ({self.service.log_command()})"
         return "\n".join(lines), log
+
+    def port_holders(self) -> dict[str, str]:
+        """Ports that the other slot has beside its own, as text, to its color: a second port that this one may have wanted too."""
+        color = _validate.other(self.color)
+        pid = _service.for_slot(self.app, color).pid()
+        places = _service.app_listeners(pid) if pid else []
+        ports = {place.rpartition(":")[2] for place in places} - {str(self.app.ports[color])}
+        return {port: color for port in ports}
+
+    def require_memory(self) -> None:
+        """Raises Failure if a second copy as large as the live one would not fit: the kernel would end one of them."""
+        live = self.app.live_color()
+        pid = _service.for_slot(self.app, live).pid() if live and live != self.color else None
+        if not pid or self.params["force"]:
+            return
+        mine = self.service.pid()
+        needed = _proc.memory_of(pid)
+        free = _proc.available_memory() + (_proc.memory_of(mine) if mine else 0)
+        if free < needed:
+            raise Failure(
+                f"there is not enough memory for two copies: {live} holds {needed >> 20} MiB, and {free >> 20} MiB are free. Add memory or swap, "
+                "or repeat with -e bluegreen_force=true"
+            )
 
     # --- states ---
 
@@ -305,6 +336,7 @@ class Slot:
             "after": shown(release, env),
         }
         result = {"changed": True, "diff": diff, "release": release, "env": _envfile.env_id(env)}
+        self.require_memory()
         if self.check:
             return result
         try:
@@ -455,6 +487,50 @@ class Slot:
         return {"changed": True, "release": self.release}
 
 
+# Beside the word for what went wrong, Erlang and Elixir log the path or the port.
+_DENIED = re.compile(r"\b(eacces|erofs|enospc|permission denied|read-only file system)\b", re.IGNORECASE)
+
+
+def log_hints(app: App, log: list[str], holders: dict[str, str]) -> list[str]:
+    """What to do about a log, as sentences: about a place that cannot be written to, and a port that the other slot has.
+
+    :param holders: see V(Slot.port_holders).
+    """
+    hints, text = [], "\n".join(log)
+    if "eaddrinuse" in text or "address already in use" in text.lower():
+        named = [port for port in holders if re.search(rf"\b{port}\b", text)] or sorted(holders)
+        if named:
+            color = holders[named[0]]
+            hints.append(
+                f"{color} has port {' and '.join(named)} already: what two copies of the app cannot share goes into bluegreen_env_blue and "
+                "bluegreen_env_green, for example {METRICS_PORT: 9568} and {METRICS_PORT: 9569}"
+            )
+    for line in log:
+        found = _DENIED.search(line)
+        # Of a path in the environment only the name of the variable is left.
+        path = re.search(r"(?<!<)/[A-Za-z0-9._/@+-]+|<[A-Z][A-Z0-9_]*>", line)
+        if not found or not path or found.group(1).lower() == "enospc":
+            continue
+        where = path.group(0)
+        if where.startswith(f"{app.releases}/"):
+            cure = "releases are read-only. Let it write below BLUEGREEN_SHARED (bluegreen_shared) or its HOME"
+        else:
+            place = f": [{os.path.dirname(where)}]" if where.startswith("/") else ""
+            cure = f"let it with bluegreen_writable{place}, or move that to BLUEGREEN_SHARED (bluegreen_shared)"
+        hints.append(f"the app cannot write to {where}: {cure}")
+        break
+    return hints
+
+
+def name_hints(log: list[str], env: dict[str, str]) -> list[str]:
+    """A sentence for a variable that the app misses and that the user has under nearly that name."""
+    for missing in re.findall(r"environment variable ([A-Z][A-Z0-9_]+) is missing", "\n".join(log)):
+        near = difflib.get_close_matches(missing, [name for name in env if name != missing], 1, 0.75)
+        if near and missing not in env:
+            return [f"the app asks for {missing}, and bluegreen_env has {near[0]}: is that a typing error?"]
+    return []
+
+
 def shown(release: str | None, env: dict[str, str]) -> dict[str, Any]:
     """What a slot holds, as a diff may show it: of the environment its id and the names in it."""
     return {"release": release or "nothing", "env": _envfile.env_id(env)[: _envfile.ID_SHOWN], "names": sorted(env)}
@@ -480,6 +556,7 @@ def main() -> None:
             release=dict(type="str"),
             env=dict(type="str", no_log=True),
             env_id=dict(type="str", default=""),
+            force=dict(type="bool", default=False),
             run_id=dict(type="str", default="", **renamed("run")),
             health_timeout=dict(type="int", default=60),
             stop_timeout=dict(type="int", default=30),

@@ -124,6 +124,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _app,
+    _envfile,
     _exclusive,
     _files,
     _http,
@@ -225,10 +226,15 @@ class Switch:
                 answer = _http.through_nginx(
                     self.app, check["path"], headers=shown, timeout=SMOKE_SECONDS, size=SMOKE_BYTES
                 )
+                wrong = None
                 if answer.get("status") != check["status"]:
-                    raise Failure(f"smoke: GET {check['path']}: {_http.describe(answer)}, expected {check['status']}")
-                if check["contains"] not in answer["body"]:
-                    raise Failure(f"smoke: GET {check['path']}: the answer does not contain {check['contains']!r}")
+                    wrong = f"{_http.describe(answer)}, expected {check['status']}"
+                elif check["contains"] not in answer["body"]:
+                    wrong = f"the answer does not contain {check['contains']!r}"
+                if wrong:
+                    said = _envfile.redact(_http.first_lines(answer), self.app.env(color))
+                    raise Failure(f"smoke: GET {check['path']}: {wrong}{said}")
+
     def ready(self) -> dict[str, Any]:
         """Prove that O(color) could take the traffic; changes nothing. Raises: Failure."""
         color = self.params["color"]
@@ -297,6 +303,7 @@ class Switch:
         self.wait_for_switch_time()
         self.check_deadline()
         result["switched_at"] = self.move()
+        _service.spare(self.app, color)
         self.app.write_facts(_slots.after_switch(facts, color, self.params["operation"], _files.now()))
         self.link_previous_assets(facts, previous)
         return result
@@ -349,6 +356,7 @@ class Switch:
             self.point_live_to(back)
             self.app.write_facts(journal["facts"])
             self.prove(back)
+            _service.spare(self.app, back)
         return {
             "changed": True,
             "live": back,

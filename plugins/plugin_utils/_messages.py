@@ -171,6 +171,11 @@ def ending(
     if gate["ok"] and not failed:
         return {"lines": lines, "failed": ""}
     on = f" on {', '.join(dict.fromkeys(failed))}" if failed else ""
+    if gate["ok"]:
+        return {
+            "lines": lines,
+            "failed": f"the {operation} itself succeeded, but a step after it failed{on}. See the reasons above.",
+        }
     return {"lines": lines, "failed": f"{operation} failed{on}. See the reasons above."}
 
 
@@ -203,6 +208,7 @@ def status_lines(infos: Infos) -> list[str]:
             + [_slot_cell(info, color) for color in COLORS]
         )
         notes += [f"{host}: {text}" for text in remarks(info)]
+        about += [f"{host}: {text}" for text in info.get("notes") or []]
         differs = env_words(info["slots"][info["idle"]]["env_changes"])
         if differs:
             about.append(f"{host}: the environment of {info['idle']} differs from the live one: {differs}")
@@ -232,7 +238,7 @@ def remarks(info: Info) -> list[str]:
     reason = why(info)
     if reason:
         return ["was not asked" if info.get("skipped") else first_line(reason)]
-    found = list(info["disagreements"]) + list(info.get("notes") or [])
+    found = list(info["disagreements"])
     if info["link"] is None:
         found.append("is not set up. Run deploy.yml.")
     if info.get("canary"):
@@ -285,6 +291,14 @@ def _all_named(slots: Sequence[Mapping]) -> str:
     return " and ".join(names if len(names) == 1 else sorted({slot["release"] for slot in slots}))
 
 
+# Of a reason in the history; the run itself printed all of it.
+_WHY_WIDTH = 160
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= _WHY_WIDTH else text[: _WHY_WIDTH - 1].rstrip() + "…"
+
+
 def history_lines(infos: Infos) -> list[str]:
     """The history of a group: the lines of all hosts in order of time, newest last."""
     entries = [
@@ -296,5 +310,5 @@ def history_lines(infos: Infos) -> list[str]:
         before, after = (f"{end.get('color') or '-'} {named(end)}" for end in ends)
         change = f"live {before}" + (f" -> {after}" if before != after else "")
         text = f"{at}  {host}  {entry.get('operation')}  {entry.get('result')}  {entry.get('seconds')} s  {entry.get('who')}  {change}"
-        lines.append(text + (f"  ({entry['why']})" if entry.get("why") else ""))
+        lines.append(text + (f"  ({shortened(str(entry['why']))})" if entry.get("why") else ""))
     return lines

@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Info, Infos
 
 # Of a slot, what others may count on; the rest is ours to change.
-_SLOT = ("release", "env", "env_changes", "running", "healthy", "process_release", "deployed_at", "promoted_at", "port")
+_SLOT = (
+    *(
+        "release",
+        "env",
+        "env_changes",
+        "running",
+        "healthy",
+        "restarts",
+        "process_release",
+        "deployed_at",
+        "promoted_at",
+    ),
+    "port",
+)
 
 
 def report(infos: Infos, app: str, at: str) -> dict:
@@ -30,7 +43,7 @@ def report(infos: Infos, app: str, at: str) -> dict:
     """
     hosts = {}
     for host, info in infos.items():
-        hosts[host] = {"ok": not _gate.why(info), "remarks": _messages.remarks(info)}
+        hosts[host] = {"ok": not _gate.why(info), "remarks": _messages.remarks(info) + list(info.get("notes") or [])}
         if hosts[host]["ok"]:
             hosts[host].update(_host(info))
     return {

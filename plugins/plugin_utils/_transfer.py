@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gzip
 import hashlib
+import io
 import json
 import os
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from typing import Callable
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 
 _TELL_SECONDS = 5.0
 # A delta that saves less than this share is not worth the second look at every file.
@@ -26,12 +31,43 @@ def _files_path(folder: str, sha256: str) -> str:
     return os.path.join(folder, f"bluegreen-{sha256}.json")
 
 
+def readable(path: str, folder: str) -> str:
+    """The artifact in a compression that every host can read: itself, or, of zstd, a copy in gzip. Raises: Refused.
+
+    :param folder: Ansible's own directory for temporary files of this run.
+    """
+    try:
+        if not _artifact.is_zstd(path):
+            return path
+    except OSError:
+        # What is wrong with it is said where it is opened.
+        return path
+    target = os.path.join(folder, f"bluegreen-{_artifact.sha256_of(path)}.tar.gz")
+    if os.path.exists(target):
+        return target
+    program = shutil.which("zstd")
+    if not program:
+        raise Refused(
+            f"the artifact is compressed with zstd, and there is no zstd on this machine. Install it, or pack with gzip: {path}"
+        )
+    with gzip.open(f"{target}.new", "wb", 6) as out:
+        with subprocess.Popen([program, "-dcq", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            shutil.copyfileobj(process.stdout or io.BytesIO(), out)
+            said = (process.stderr or io.BytesIO()).read().decode("utf-8", "replace").strip()
+    if process.returncode:
+        raise Refused(f"the artifact is truncated or damaged: {path} ({said})")
+    os.rename(f"{target}.new", target)
+    return target
+
+
 def inspect(path: str, app: str, folder: str) -> dict:
     """As V(_artifact.inspect), without C(files), which is put aside for V(delta_for).
 
     :param folder: Ansible's own directory for temporary files of this run.
     """
-    found = _artifact.inspect(path, app)
+    found = _artifact.inspect(readable(path, folder), app)
+    # The release is named after what the user has.
+    found["sha256"] = _artifact.sha256_of(path)
     with open(_files_path(folder, found["sha256"]), "w", encoding="utf-8") as stream:
         json.dump(found.pop("files"), stream)
     return found

@@ -3,8 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import gzip
 import io
 import os
+import pathlib
 import re
 import stat
 import subprocess
@@ -13,7 +15,8 @@ import tarfile
 
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact
-from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
+from ansible_collections.beamops.bluegreen.plugins.modules import release_install
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _transfer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -234,3 +237,132 @@ def test_how_far_a_transfer_is(tmp_path, monkeypatch):
         subprocess.run([sys.executable, "-uc", reader, str(path)], check=True)
     assert lines and all(re.fullmatch(r"[\d.]+ MB of 3\.0 MB sent, [\d.]+ [kM]B a second", line) for line in lines)
     assert lines[-1].startswith("3.0 MB")
+
+
+# --- in any shape ------------------------------------------------------------------------------------------------------
+
+
+def test_a_release_below_one_folder_is_one(tmp_path):
+    files = [(f"my_app/{name}", text, mode) for name, text, mode in RELEASE]
+    mac = [("my_app/bin/._my_app", b"mac", 0o755), ("__MACOSX/my_app/x", b"mac", 0o644)]
+    make(f"{tmp_path}/a.tar.gz", files + mac)
+    assert _artifact.inspect(f"{tmp_path}/a.tar.gz", "my_app")["version"] == "1.2.3"
+    (tmp_path / "out").mkdir()
+    _artifact.unpack(f"{tmp_path}/a.tar.gz", f"{tmp_path}/out")
+    assert {name for name, _text, _mode in RELEASE} == {
+        str(one.relative_to(tmp_path / "out")) for one in (tmp_path / "out").rglob("*") if one.is_file()
+    }
+
+
+def test_one_file_that_is_there_twice_as_a_hard_link(tmp_path):
+    link = ("./my_app/bin/my_app", tarfile.LNKTYPE, "./my_app/bin/real")
+    files = [(f"my_app/{name}", text, mode) for name, text, mode in RELEASE[1:]]
+    make(f"{tmp_path}/a.tar.gz", [*files, ("my_app/bin/real", b"start", 0o755)], link)
+    assert _artifact.inspect(f"{tmp_path}/a.tar.gz", "my_app")["version"] == "1.2.3"
+    (tmp_path / "out").mkdir()
+    _artifact.unpack(f"{tmp_path}/a.tar.gz", f"{tmp_path}/out")
+    assert (tmp_path / "out/bin/my_app").read_bytes() == b"start"
+
+
+def test_scripts_of_the_users_own_are_no_releases(tmp_path):
+    files = [
+        *RELEASE,
+        ("bin/migrate", b"", 0o755),
+        ("bin/server", b"", 0o755),
+        ("releases/1.2.3/my_app.rel", b"", 0o644),
+    ]
+    make(f"{tmp_path}/a.tar.gz", files)
+    with pytest.raises(Refused, match="is a release of my_app, not of your_app"):
+        _artifact.inspect(f"{tmp_path}/a.tar.gz", "your_app")
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.95])
+def test_damage_is_a_sentence_in_any_compression(tmp_path, kind, place):
+    path = f"{tmp_path}/a.tar.{kind}"
+    with tarfile.open(path, f"w:{kind}") as archive:
+        for name, text, mode in [*RELEASE, ("lib/noise", os.urandom(20000), 0o644)]:
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(text), mode
+            archive.addfile(member, io.BytesIO(text))
+    whole = bytearray(pathlib.Path(path).read_bytes())
+    middle = int(len(whole) * place)
+    whole[middle : middle + 40] = bytes(40)
+    pathlib.Path(path).write_bytes(whole)
+    with pytest.raises(Refused, match="truncated or damaged|is not a tarball"):
+        _artifact.inspect(path, "my_app")
+
+
+def test_zstd_is_read_where_the_controller_can(tmp_path, monkeypatch):
+    make(f"{tmp_path}/a.tar.gz", RELEASE)
+    plain = tmp_path / "a.tar"
+    plain.write_bytes(gzip.decompress((tmp_path / "a.tar.gz").read_bytes()))
+    packed = tmp_path / "a.tar.zst"
+    # The magic number, and a program that stands for zstd: what it does is not ours to test.
+    packed.write_bytes(b"\x28\xb5\x2f\xfd" + plain.read_bytes())
+    program = tmp_path / "bin/zstd"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\ntail -c +5 "$2"\n')
+    program.chmod(0o755)
+    with pytest.raises(Refused, match="compressed with zstd, which Python reads since 3.14"):
+        _artifact.inspect(str(packed), "my_app")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(Refused, match="there is no zstd on this machine"):
+        _transfer.readable(str(packed), str(tmp_path))
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    info = _transfer.inspect(str(packed), "my_app", str(tmp_path))
+    assert (info["version"], info["sha256"]) == ("1.2.3", _artifact.sha256_of(str(packed)))
+    assert _transfer.readable(str(packed), str(tmp_path)).endswith(".tar.gz")
+    assert _transfer.readable(f"{tmp_path}/a.tar.gz", str(tmp_path)) == f"{tmp_path}/a.tar.gz"
+    program.write_text("#!/bin/sh\necho corrupted block >&2\nexit 1\n")
+    packed.write_bytes(packed.read_bytes() + b"x")
+    with pytest.raises(Refused, match="truncated or damaged: .*corrupted block"):
+        _transfer.readable(str(packed), str(tmp_path))
+
+
+def test_what_a_program_needs_of_a_host():
+    assert _artifact.needs_of(b"#!/bin/sh") == {"machine": "", "loader": "", "glibc": ""}
+    with open(sys.executable, "rb") as stream:
+        mine = _artifact.needs_of(stream.read())
+    assert mine["machine"] == os.uname().machine and os.path.exists(mine["loader"]) and mine["glibc"].startswith("2.")
+    arm = b"\x7fELF\x02\x01" + bytes(12) + b"\xb7\x00" + b"/lib/ld-musl-aarch64.so.1\0"
+    assert _artifact.needs_of(arm) == {"machine": "aarch64", "loader": "/lib/ld-musl-aarch64.so.1", "glibc": ""}
+    assert _artifact.needs_of(arm + b"GLIBC_2.9\0GLIBC_2.34\0GLIBC_2.4")["glibc"] == "2.34"
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ({}, None),
+        ({"machine": os.uname().machine, "loader": "", "glibc": "2.2"}, None),
+        ({"machine": "sparc"}, "was built for sparc, and this host is"),
+        ({"loader": "/lib/ld-musl-x86_64.so.1"}, "was built for musl"),
+        ({"glibc": "2.99"}, "it needs glibc 2.99, and this host has 2."),
+    ],
+)
+def test_a_release_that_this_host_cannot_run(needs, said):
+    if not said:
+        release_install.require_host(needs)
+        return
+    with pytest.raises(Failure, match=said):
+        release_install.require_host(needs)
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        ("#!/bin/sh\n# export RELEASE_NODE=<%= @release.name %>\n", None),
+        ("export RELEASE_NODE=shop@10.0.0.1\n", 1),
+        ('a=b\n  RELEASE_NODE="shop@$(hostname -f)"\n', 2),
+        ('export RELEASE_NODE="${RELEASE_NODE:-shop}"\n', None),
+        ('if [ -z "$RELEASE_NODE" ]; then\n  export RELEASE_NODE=shop\nfi\n', None),
+        ('export RELEASE_NODE="shop_$BLUEGREEN_COLOR"\n', None),
+    ],
+)
+def test_a_script_that_names_the_node(tmp_path, script, line):
+    make(f"{tmp_path}/a.tar.gz", [*RELEASE, ("releases/1.2.3/env.sh", script.encode(), 0o644)])
+    if line is None:
+        _artifact.inspect(f"{tmp_path}/a.tar.gz", "my_app")
+        return
+    with pytest.raises(Refused, match=f"releases/1.2.3/env.sh of the artifact names the node in line {line}: "):
+        _artifact.inspect(f"{tmp_path}/a.tar.gz", "my_app")

@@ -316,3 +316,59 @@ def test_what_names_the_slot_is_no_secret():
 
 def test_read_back_whatever_is_between():
     assert _envfile.parse('A="1"\n\nB="2"\n') == {"A": "1", "B": "2"}
+
+
+# --- what differs between the slots -----------------------------------------------------------------------------------
+
+
+def slot(user, color):
+    port = {"blue": 4000, "green": 5000}[color]
+    return _envfile.slot_env(user, color, port, "app", f"/opt/app/state/{color}", "cookie", "a.test")
+
+
+DIFFERING = st.sampled_from(["METRICS_PORT", "NODE", "POOL", "OTHER"])
+TEXTS = st.text("abc019", max_size=4)
+
+
+@given(
+    st.dictionaries(DIFFERING, TEXTS),
+    st.dictionaries(DIFFERING, TEXTS),
+    st.dictionaries(DIFFERING, TEXTS),
+    st.sampled_from(["blue", "green"]),
+)
+def test_each_slot_gets_what_is_meant_for_it(both, blue, green, color):
+    user = _envfile.unpack(_envfile.pack(_envfile.with_colors(both, {"blue": blue, "green": green})))
+    wanted = {"blue": {**both, **blue}, "green": {**both, **green}}
+    there = slot(user, color)
+    assert {name: there[name] for name in wanted[color]} == wanted[color]
+    assert not set(there) & (set(wanted["blue"]) | set(wanted["green"])) - set(wanted[color])
+    # It is one environment in both slots, and moving it to the other one gives that its own.
+    other = {"blue": "green", "green": "blue"}[color]
+    assert _envfile.env_id(there) == _envfile.env_id(slot(user, other))
+    moved = _envfile.for_slot(there, other, {"blue": 4000, "green": 5000}[other], "app", f"/opt/app/state/{other}")
+    assert moved == slot(user, other)
+    assert _envfile.changes(there, moved) == {"added": [], "removed": [], "changed": []}
+
+
+def test_a_change_for_one_slot_is_a_change():
+    one, two = (_envfile.with_colors({"A": "1"}, {"blue": {"P": port}, "green": {"P": "2"}}) for port in ("1", "3"))
+    assert _envfile.env_id(slot(one, "green")) != _envfile.env_id(slot(two, "green"))
+    assert _envfile.changes(slot(one, "green"), slot(two, "green"))["changed"] == ["P"]
+    plain = slot({"A": "1"}, "green")
+    assert _envfile.changes(plain, slot(one, "green")) == {"added": ["P"], "removed": [], "changed": []}
+    assert _envfile.with_colors({"A": "1"}, {"blue": {}, "green": {}}) == {"A": "1"}
+
+
+def test_an_expression_beside_a_slot_serves_nobody():
+    env = _envfile.for_eval(slot({"A": "1"}, "green"))
+    assert "PHX_SERVER" not in env and (env["PORT"], env["A"]) == ("0", "1")
+    assert env["BLUEGREEN_LIVE_FILE"] == "/opt/app/live/is-eval"
+
+
+def test_what_readers_of_dotenv_agree_on():
+    assert _envfile.parse_dotenv("\ufeffA=1\r\nB='a\\nb'\r\n") == {"A": "1", "B": "a\\nb"}
+    assert _envfile.parse_dotenv('A="a\\\\n"') == {"A": "a\\n"}
+    with pytest.raises(Refused, match="line end or tab that an env file cannot hold"):
+        _envfile.parse_dotenv('KEY="-----BEGIN\\nabc"')
+    with pytest.raises(Refused, match="PORT belongs to the slot. Set bluegreen_ports"):
+        _envfile.parse_dotenv("PORT=4000")

@@ -130,12 +130,13 @@ def test_the_last_words_of_a_run():
     assert after["lines"][-1].startswith("Traffic is on the new slot and was not rolled back.")
     not_finished = ending(finished=bad_)
     assert not_finished["lines"][-1].startswith("The operation itself succeeded on every host.")
-    assert not_finished["failed"] == after["failed"] == "deploy failed on a. See the reasons above."
+    afterwards = "the deploy itself succeeded, but a step after it failed on a. See the reasons above."
+    assert not_finished["failed"] == after["failed"] == afterwards
     # A run whose gate is shut without a reason did not go well.
     assert ending({"ok": False}) == {"lines": [], "failed": "deploy failed. See the reasons above."}
     other = [{"host": "b", "step": "on_live_sent", "why": "no"}]
     both = ending(after_switch={**bad_, "failures": other}, finished=bad_)
-    assert both["failed"] == "deploy failed on b, a. See the reasons above."
+    assert both["failed"] == afterwards.replace("on a", "on b, a")
 
 
 def test_the_reason_that_goes_into_the_history():
@@ -215,11 +216,16 @@ def test_what_there_is_to_say_of_a_host():
     locked = {"holder": "ann@laptop", "operation": "deploy", "since": "t1"}
     found = info(canary=10, maintenance=True, lock=locked, notes=["not there yet"])
     assert _messages.remarks(found) == [
-        "not there yet",
         "canary: 10 % of the visitors get green",
         "closed for maintenance. To open it: maintenance.yml -e state=off",
         "locked by ann@laptop for deploy since t1",
     ]
+
+
+def test_what_is_worth_knowing_is_no_doubt():
+    lines = _messages.status_lines({"web1": info(notes=["port 4000 is open"])})
+    assert lines[-2:] == ["web1: port 4000 is open", "consistent: facts, symlink, nginx and processes agree"]
+    assert not _messages.in_doubt({"web1": info(notes=["port 4000 is open"])})
 
 
 def test_a_group_of_more_than_one_release():
@@ -279,3 +285,9 @@ def test_every_host_has_its_say():
         "  x",
         "b: 1 migration ran: 1",
     ]
+
+
+def test_a_reason_in_the_history_is_a_line_that_one_can_read():
+    assert _messages.shortened("short") == "short"
+    long = _messages.shortened("deploy failed on 1 host: " + "x" * 1000)
+    assert len(long) == 160 and long.endswith("x…")

@@ -78,3 +78,22 @@ def test_an_ansible_core_that_is_too_old_is_known_by_its_number():
 def test_what_an_operation_cannot_do_without(operation, given, fine):
     """Whatever Ansible makes of it: a number, a boolean or text."""
     assert (preflight.check_options({"operation": operation, **given}) == []) == fine
+
+
+@pytest.mark.parametrize(
+    ("address", "env", "says"),
+    [
+        ("203.0.113.10", {}, "web1 still has the address of the example, 203.0.113.10"),
+        (
+            "10.0.0.1",
+            {"DATABASE_URL": "ecto://USER:PASS@HOST/DATABASE"},
+            "DATABASE_URL of bluegreen_env still has the value",
+        ),
+        ("10.0.0.1", {"DATABASE_URL": "ecto://me:secret@db/app"}, None),
+        ("example.com", {}, None),
+        (None, {}, None),
+    ],
+)
+def test_what_nobody_has_replaced_in_the_example(address, env, says):
+    found = preflight.placeholders("web1", address, {"env": env})
+    assert (found == []) if says is None else (len(found) == 1 and found[0].startswith(says))

@@ -13,6 +13,7 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import socket
 import ssl
 import subprocess
@@ -61,7 +62,7 @@ def render(root="/opt/my_app", version="1.22.1", **variables):
     env = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     env.filters["comment"] = lambda text: f"# {text}"
     template = env.from_string((TOP / "roles/nginx/templates/site.conf.j2").read_text())
-    return _nginx.for_version(template.render(ansible_managed="Ansible managed", **defaults), version)
+    return _nginx.for_host(template.render(ansible_managed="Ansible managed", **defaults), version)
 
 
 def parse(text, folder):
@@ -141,9 +142,44 @@ def test_with_tls_the_plain_port_only_redirects(tmp_path):
 
 def test_a_line_stays_where_the_nginx_is_right():
     text = "a;\nb; # nginx >= 1.25.1\n  c; # nginx < 1.25.1\nd; # nginx is nice\n"
-    assert _nginx.for_version(text, "1.22.1") == "a;\n  c;\nd; # nginx is nice\n"
-    assert _nginx.for_version(text, "1.25.1") == "a;\nb;\nd; # nginx is nice\n"
-    assert _nginx.for_version(text, "1.31.3") == _nginx.for_version(text, "1.25.1")
+    assert _nginx.for_host(text, "1.22.1") == "a;\n  c;\nd; # nginx is nice\n"
+    assert _nginx.for_host(text, "1.25.1") == "a;\nb;\nd; # nginx is nice\n"
+    assert _nginx.for_host(text, "1.31.3") == _nginx.for_host(text, "1.25.1")
+
+
+def test_a_line_stays_where_the_host_is_right():
+    text = "a; # with IPv6 # nginx >= 1.25.1\nb 1; # unless set elsewhere\nc; # with IPv6\n"
+    assert _nginx.for_host(text, "1.26.0") == "a;\nb 1;\nc;\n"
+    assert _nginx.for_host(text, "1.22.1") == "b 1;\nc;\n"
+    assert _nginx.for_host(text, "1.26.0", has_ipv6=False) == "b 1;\n"
+    assert _nginx.for_host(text, "1.26.0", is_set=lambda directive: directive == "b") == "a;\nc;\n"
+
+
+def test_a_host_whose_kernel_has_no_ipv6(monkeypatch):
+    assert _nginx.has_ipv6()
+
+    def refuse(family, *_args):
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(_nginx.socket, "socket", refuse)
+    assert not _nginx.has_ipv6()
+
+
+def test_a_directive_that_may_be_there_once_only(app, tmp_path):
+    app.nginx_conf_dir, app.site_file = str(tmp_path), f"{tmp_path}/conf.d/my_app.conf"
+    (tmp_path / "conf.d").mkdir()
+    text = "server_names_hash_bucket_size 128; # unless set elsewhere\n"
+    (tmp_path / "conf.d/my_app.conf").write_text(text)
+    (tmp_path / "nginx.conf").write_text("http {\n  # server_names_hash_bucket_size 64;\n}\n")
+    assert _nginx.fitted(app, text, "1.22.1") == "server_names_hash_bucket_size 128;\n"
+    (tmp_path / "conf.d/theirs.conf").write_text("  server_names_hash_bucket_size 256;\n")
+    assert _nginx.fitted(app, text, "1.22.1") == ""
+
+
+@pytest.mark.parametrize(("name", "size"), [("a" * 40, None), ("a" * 41, "128"), (".".join(["a" * 60] * 4), "512")])
+def test_long_names(name, size):
+    found = re.search("server_names_hash_bucket_size ([0-9]+);", render(domain="example.com", aliases=[name]))
+    assert (found and found.group(1)) == size
 
 
 def test_gixy_finds_nothing_that_matters(tmp_path):
@@ -592,7 +628,10 @@ def test_an_edit_is_shown():
 def test_what_certbot_did_is_kept_until_the_inventory_has_a_certificate(tmp_path, wanted, kept):
     found = edit(tmp_path, CERTBOT, wanted, "plain", None)
     assert (found.by_certbot, found.is_kept, found.by_hand) == (True, kept, False)
-    assert "{certificate: /etc/letsencrypt/live/example.com/fullchain.pem, key: /etc/letsencrypt/live/example.com/privkey.pem}" in found.note()
+    assert (
+        "{certificate: /etc/letsencrypt/live/example.com/fullchain.pem, key: /etc/letsencrypt/live/example.com/privkey.pem}"
+        in found.note()
+    )
 
 
 def test_folders_that_nginx_cannot_enter(tmp_path):

@@ -26,6 +26,12 @@ from hypothesis import strategies as st
         (_validate.check_version, "1.0.0-rc.1+build.5"),
         (_validate.check_url_path, "/health?deep=1"),
         (_validate.check_release, "0.1.0-rc.1-1a2b3c4d"),
+        (_validate.check_user, "www-data"),
+        (_validate.check_shared, ["uploads", "my_db-2"]),
+        (_validate.check_writable, ["/var/lib/app"]),
+        (_validate.check_memory, {}),
+        (_validate.check_memory, {"max": "512M"}),
+        (_validate.check_memory, {"max": "40%"}),
     ],
 )
 def test_allowed(check, value):
@@ -64,6 +70,10 @@ def test_allowed(check, value):
             _validate.check_listen,
             ["", "0", "65536", "80; server x", "[::]:80", "256.0.0.1:80", "localhost:80", "80\n", True],
         ),
+        (_validate.check_user, ["", "root", "Web", "a b", "a\n", "a" * 33, 7, None]),
+        (_validate.check_shared, ["uploads", ["a/b"], [".."], [""], [7], {"a": 1}]),
+        (_validate.check_writable, ["/var", ["var"], ["/a/../b"], ["/a b"], [7]]),
+        (_validate.check_memory, ["512M", {"max": "512"}, {"max": "lots"}, {"min": "1G"}, {"max": "1G\n"}]),
         (_validate.check_version, ["", ".1", "../1", "1/2", "1 2", "1\n", "a" * 65, None]),
         (_validate.check_url_path, ["", "health", "/a b", "/a\r\nHost: x", "/" + "a" * 1024, None]),
         (_validate.check_color, ["", "purple", "$http_cookie", "Blue", "blue\n", None]),

@@ -28,6 +28,28 @@ def test_with_mix(tmp_path, play):
     assert made.exists() and (source / "made-after").exists()
 
 
+def test_with_assets(tmp_path, play):
+    """What mix phx.new writes has an alias for them, and a version that is computed."""
+    source = shutil.copytree(SAMPLE, tmp_path / "app", ignore=shutil.ignore_patterns("_build"))
+    mix = (source / "mix.exs").read_text()
+    mix = mix.replace("deps: [],", 'deps: [],\n      aliases: ["assets.deploy": ["cmd touch deployed"]],')
+    (source / "mix.exs").write_text(mix.replace('System.get_env("SAMPLE_VERSION", "0.1.0")', '"0.1." <> "7"'))
+    play("build", f"bluegreen_build_dir={source}").says("sample_app-0.1.7.tar.gz")
+    assert (source / "deployed").exists()
+
+
+def test_with_the_dockerfile_of_phoenix(tmp_path, play):
+    """The release itself is in /app, without a tarball."""
+    shutil.copy(artifact("sample_app-0.1.0"), tmp_path / "built.tar.gz")
+    (tmp_path / "Dockerfile").write_text(f"FROM {os.environ['BLUEGREEN_TEST_IMAGE']}\nADD built.tar.gz /app/\n")
+    play("build", {"bluegreen_build_with": "docker", "bluegreen_build_dir": str(tmp_path)})
+    made = tmp_path / "sample_app-0.1.0.tar.gz"
+    play("deploy", f"bluegreen_artifact={made}", "--check")
+    (tmp_path / "Dockerfile").write_text(f"FROM {os.environ['BLUEGREEN_TEST_IMAGE']}\nRUN mkdir -p /app/empty\n")
+    run = play("build", {"bluegreen_build_with": "docker", "bluegreen_build_dir": str(tmp_path)}, rc=2)
+    run.says("has neither sample_app-*.tar.gz nor a release", "mix phx.gen.release --docker")
+
+
 def test_with_docker(tmp_path, play):
     """The Dockerfile stands for one that runs mix release; a container of it is made, and never run."""
     shutil.copy(SAMPLE / "mix.exs", tmp_path)

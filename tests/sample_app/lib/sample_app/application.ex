@@ -13,6 +13,9 @@ defmodule SampleApp.Application do
       raise "the sample was told to exit at boot"
     end
 
+    # As an app that keeps uploads or SQLite on the disk.
+    if path = System.get_env("SAMPLE_WRITE"), do: File.write!(path, "written\n", [:append])
+
     crash_after()
 
     children =
@@ -21,9 +24,13 @@ defmodule SampleApp.Application do
         %{id: :pg, start: {:pg, :start_link, [SampleApp.PubSub]}},
         {Task.Supervisor, name: SampleApp.Connections}
       ] ++
-        if(Application.get_env(:sample_app, :server), do: [SampleApp.Listener], else: [])
+        if(listens?(), do: [SampleApp.Listener], else: [])
 
     Supervisor.start_link(children, strategy: :one_for_one, name: SampleApp.Supervisor)
+  end
+
+  defp listens? do
+    Application.get_env(:sample_app, :server) and System.get_env("SAMPLE_LISTEN") != "none"
   end
 
   defp crash_after do

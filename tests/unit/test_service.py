@@ -1,0 +1,71 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is said of a slot that does not come up."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _service
+from ansible_collections.beamops.bluegreen.plugins.modules import slot_service
+
+
+@pytest.mark.parametrize(
+    ("places", "says"),
+    [
+        ([], "listens on no TCP port"),
+        (["127.0.0.1:4000"], "It listens on 127.0.0.1:4000 and not on port 4100. Does runtime.exs read PORT?"),
+        (["0.0.0.0:9568", "127.0.0.1:4000"], "It listens on 0.0.0.0:9568, 127.0.0.1:4000 and not on port 4100"),
+        (["[::1]:4100"], "It listens on [::1]:4100 alone, and nginx asks 127.0.0.1:4100"),
+    ],
+)
+def test_an_app_that_listens_elsewhere_is_told_where(places, says):
+    assert says in _service.where_it_listens(places, 4100)
+
+
+@pytest.mark.parametrize(
+    ("log", "holders", "says"),
+    [
+        ("port 9568: eaddrinuse", {"9568": "blue", "7000": "blue"}, "blue has port 9568 already"),
+        # An app that does not say which one.
+        ("** (EXIT) :eaddrinuse", {"9568": "blue", "7000": "blue"}, "blue has port 7000 and 9568 already"),
+        ("Address already in use", {}, None),
+        ("listening on 9568", {"9568": "blue"}, None),
+        (
+            'could not write to file "{releases}/1-aaaaaaaa/lib/tz/priv/x": permission denied',
+            {},
+            "releases are read-only",
+        ),
+        (
+            '(File.Error) could not write to file "/etc/shop/db": read-only file system',
+            {},
+            "bluegreen_writable: [/etc/shop]",
+        ),
+        ("{error,eacces} /var/spool/x", {}, "bluegreen_writable: [/var/spool]"),
+        (
+            'could not write to file "<DATABASE_PATH>": read-only file system',
+            {},
+            "to <DATABASE_PATH>: let it with bluegreen_writable, or",
+        ),
+        # Not ours to cure.
+        ("/var/x: enospc", {}, None),
+        ("permission denied for table users", {}, None),
+    ],
+)
+def test_hints_of_a_log(app, log, holders, says):
+    hints = slot_service.log_hints(app, ["booting", log.replace("{releases}", app.releases)], holders)
+    assert (hints == []) if says is None else (len(hints) == 1 and says in hints[0])
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["SECRET_KEYBASE", "PORT"], "the app asks for SECRET_KEY_BASE, and bluegreen_env has SECRET_KEYBASE"),
+        (["SECRET_KEY_BASE"], None),
+        (["DATABASE_URL"], None),
+    ],
+)
+def test_a_variable_with_a_typing_error(names, says):
+    log = ["booting", "** (RuntimeError) environment variable SECRET_KEY_BASE is missing."]
+    hints = slot_service.name_hints(log, dict.fromkeys(names, "x"))
+    assert (hints == []) if says is None else (len(hints) == 1 and hints[0].startswith(says))
