@@ -42,7 +42,7 @@ PYTHON = {
     "plugins/plugin_utils/_plans.py": ["test_plans"],
     "plugins/plugin_utils/_messages.py": ["test_messages", "test_status_report"],
 }
-PLACES = ("default", "fleet")
+PLACES = ("default", "fleet", "world")
 TAKEN_OUT = ("changed_when", "failed_when", "ignore_errors", "run_once")
 # Longer than any of the tests that the ledger names takes.
 TEST_SECONDS = 400

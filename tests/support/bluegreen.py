@@ -115,6 +115,14 @@ def squatting(host, port):
     return broken(host, start, "sudo systemctl stop squatter")
 
 
+def wait_until(question, seconds=30):
+    """Wait for something to become true. Fails if it does not."""
+    deadline = time.monotonic() + seconds
+    while not question():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 class Site:
     """The site of one host, as its users see it."""
 

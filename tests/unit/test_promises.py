@@ -15,7 +15,12 @@ import yaml
 
 TOP = pathlib.Path(__file__).parents[2]
 LEDGER = yaml.safe_load((TOP / "tests/promises.yml").read_text())
-PLACES = {"default": "molecule/default/tests", "fleet": "molecule/fleet/tests", "unit": "tests/unit"}
+PLACES = {
+    "default": "molecule/default/tests",
+    "fleet": "molecule/fleet/tests",
+    "world": "molecule/world/tests",
+    "unit": "tests/unit",
+}
 # The options that modules share have rows of their own.
 SHARED = {
     "_app": ("plugins/module_utils/_app.py", "APP_OPTIONS"),

@@ -7,13 +7,13 @@ import os
 import sys
 
 import pytest
-import testinfra
 
 sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests"))
 
 from support import bluegreen
+from support.one_host import named, play, pytest_runtest_makereport
 
-INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
+__all__ = ["play", "pytest_runtest_makereport"]
 
 
 def pytest_configure(config):
@@ -22,30 +22,9 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def host():
-    """The scenario's host. Not testinfra's own fixture: that is parametrized, and pytest would reorder the tests by it."""
-    return testinfra.get_host(f"ansible://bluegreen-web1?ansible_inventory={INVENTORY}")
-
-
-@pytest.fixture
-def play():
-    """Run a playbook on the scenario's host: play("deploy", "bluegreen_artifact=…")."""
-
-    def run(name, *args, **kwargs):
-        return bluegreen.playbook(INVENTORY, name, *args, **kwargs)
-
-    return run
+    return named("bluegreen-web1")
 
 
 @pytest.fixture(scope="session")
 def site():
     return bluegreen.Site(int(os.environ.get("SITE_PORT", "18180")), "sample.test")
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item):
-    """When a test fails, show what the host logged."""
-    report = (yield).get_result()
-    host = item.funcargs.get("host")
-    if report.when == "call" and report.failed and host is not None:
-        log = host.check_output("sudo journalctl --no-pager -n 40 -o short-monotonic")
-        report.sections.append(("journal of the host", log))

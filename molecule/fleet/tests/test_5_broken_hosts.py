@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 import pytest
 
 sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests"))
 
-from support.bluegreen import artifact, variant
+from support.bluegreen import artifact, variant, wait_until
 from support.faults import EVERY, FAULTS
 from support.fleet import HOSTS, ROOT, SITES, asking, held, inside, make_one, play, serving
 
@@ -37,13 +36,6 @@ def fault():
 
     yield one
     FAULTS.all_survived(since)
-
-
-def wait_until(question, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def answers():

@@ -1,0 +1,132 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Apps as they are written: they force https, write to the disk, listen elsewhere, and end by themselves."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from support.bluegreen import Client, artifact, broken, variant, wait_until
+
+
+def test_an_app_that_forces_https_behind_a_load_balancer(play, site, other_app, tmp_path):
+    """What the Phoenix generator writes: force_ssl with rewrite_on, and a health path that redirects like any other."""
+    first = artifact("other_app-0.1.0")
+    other_app = {**other_app, "bluegreen_env": {"SAMPLE_FORCE_SSL": "1"}}
+    refused = play("deploy", other_app, {"bluegreen_artifact": first}, rc=2)
+    refused.says("redirects /health to https", "force_ssl", "bluegreen_trusted_proxies if a load balancer ends TLS")
+    other_app["bluegreen_trusted_proxies"] = ["172.16.0.0/12", "10.0.0.0/8"]
+    play("deploy", other_app, {"bluegreen_artifact": first})
+    site.headers = {**site.headers, "X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9"}
+    with Client(site) as client:
+        assert site.get("/").status_code == 200
+        play("deploy", other_app, {"bluegreen_artifact": variant(first, str(tmp_path / "second.tar.gz"))})
+        play("promote", other_app)
+        play("rollback", other_app)
+    assert client.failed == []
+
+
+def test_a_live_slot_that_somebody_ends_comes_back(host, play, site, other_app):
+    """SIGTERM from outside ends the VM with status 0, which is no failure to systemd."""
+    play("deploy", other_app, {"bluegreen_artifact": artifact("other_app-0.1.0")})
+    before = site.pid()
+    host.check_output("sudo systemctl kill --kill-whom=main -s TERM other_app@blue")
+    wait_until(lambda: site.get("/").status_code == 200 and site.pid() != before)
+
+
+def test_places_that_an_app_writes_to(host, play, other_app, tmp_path):
+    first = artifact("other_app-0.1.0")
+    second = variant(first, str(tmp_path / "second.tar.gz"))
+
+    def deploy(path, place, rc=0, **more):
+        env = {"bluegreen_env": {"SAMPLE_WRITE": path}, "bluegreen_health_timeout": 5, **more}
+        return play("deploy", other_app, {"bluegreen_artifact": place, **env}, rc=rc)
+
+    made = "sudo install -d -m 777 /etc/other_app"
+    with broken(host, made, "sudo rm -r /etc/other_app"):
+        deploy("/etc/other_app/db", first, rc=2).says("cannot write to <SAMPLE_WRITE>: let it with bluegreen_writable")
+        deploy("/etc/other_app/db", first, bluegreen_writable=["/etc/other_app"])
+        assert host.check_output("sudo cat /etc/other_app/db") == "written"
+    # Both slots, over releases.
+    shared = {"bluegreen_shared": ["uploads"]}
+    deploy("/opt/other_app/shared/uploads/log", second, **shared)
+    deploy("/opt/other_app/shared/uploads/log", first, bluegreen_promote=True, bluegreen_force=True, **shared)
+    play(
+        "deploy",
+        other_app,
+        {"bluegreen_artifact": second, "bluegreen_promote": True, "bluegreen_force": True, **shared},
+    )
+    assert host.check_output("sudo cat /opt/other_app/shared/uploads/log").split() == ["written"] * 2
+    assert host.check_output("sudo stat -c '%U %a' /opt/other_app/shared/uploads") == "other_app 750"
+    assert 'BLUEGREEN_SHARED="/opt/other_app/shared"' in host.check_output("sudo cat /opt/other_app/slots/green/env")
+
+
+@pytest.mark.parametrize(
+    ("listen", "says"),
+    [
+        ("9555", "It listens on 127.0.0.1:9555 and not on port 6400. Does runtime.exs read PORT?"),
+        ("none", "It listens on no TCP port"),
+    ],
+)
+def test_an_app_that_listens_elsewhere(play, other_app, listen, says):
+    variables = {"bluegreen_env": {"SAMPLE_LISTEN": listen}, "bluegreen_health_timeout": 4}
+    play("deploy", other_app, {"bluegreen_artifact": artifact("other_app-0.1.0"), **variables}, rc=2).says(says)
+
+
+def test_ports_of_an_app(host, play, other_app, tmp_path):
+    """One that the network reaches past nginx is said; a second one has to differ between the slots."""
+    first = artifact("other_app-0.1.0")
+    second, third = (variant(first, str(tmp_path / f"{name}.tar.gz")) for name in ("second", "third"))
+    env = {
+        "bluegreen_env": {"SAMPLE_LISTEN": "any", "SAMPLE_METRICS_PORT": 9568, "POOL": 7},
+        "bluegreen_health_timeout": 5,
+    }
+    said = play("deploy", other_app, env, {"bluegreen_artifact": first}).says(
+        "port 6400 is open to the network, past nginx"
+    )
+    assert "In runtime.exs: http: [ip: {127, 0, 0, 1}, port: port]" in said and "consistent" in said
+    play("status", other_app, "strict=true").says("port 6400 is open to the network")
+    run = play("deploy", other_app, env, {"bluegreen_artifact": second}, rc=2)
+    run.says("blue has port 9568 already", "bluegreen_env_blue and bluegreen_env_green")
+    env["bluegreen_env_blue"] = {"SAMPLE_METRICS_PORT": 9570}
+    env["bluegreen_env_green"] = {"SAMPLE_METRICS_PORT": 9569}
+    env["bluegreen_promote"] = True
+    play("deploy", other_app, env, {"bluegreen_artifact": second})
+
+    def names(color):
+        text = host.check_output(f"sudo grep -h -E 'METRICS|POOL' /opt/other_app/slots/{color}/env")
+        return sorted(text.replace('"', "").split())
+
+    assert names("green") == ["POOL=7", "SAMPLE_METRICS_PORT=9569"]
+    # What was live in green goes back into green, with its port.
+    play("deploy", other_app, env, {"bluegreen_artifact": third})
+    play(
+        "deploy",
+        other_app,
+        env,
+        {"bluegreen_artifact": variant(first, str(tmp_path / "fourth.tar.gz")), "bluegreen_promote": False},
+    )
+    host.check_output("sudo test -e /opt/other_app/former")
+    play("rollback", other_app)
+    assert names("green") == ["POOL=7", "SAMPLE_METRICS_PORT=9569"] and names("blue") == [
+        "POOL=7",
+        "SAMPLE_METRICS_PORT=9570",
+    ]
+    assert host.check_output("ss -ltn | grep -c -E ':95(69|70)'") == "2"
+    # The same again is the same environment, whichever slot it is in.
+    play("deploy", other_app, env, {"bluegreen_artifact": second, "bluegreen_force": True}).says("already live")
+
+
+def test_an_expression_beside_the_slot_serves_nobody(host, play, other_app):
+    tell = 'IO.inspect({System.get_env("PHX_SERVER"), System.get_env("PORT"), File.exists?(System.get_env("BLUEGREEN_LIVE_FILE"))})'
+    first = {"bluegreen_artifact": artifact("other_app-0.1.0")}
+    run = play("deploy", other_app, first, {"bluegreen_migrate": True, "bluegreen_migrate_command": tell})
+    run.says('{nil, "0", false}')
+    assert host.check_output(f"sudo /opt/other_app/bin/other_app live eval {shlex.quote(tell)}") == '{nil, "0", false}'
+    assert (
+        host.check_output(f"sudo /opt/other_app/bin/other_app live rpc {shlex.quote(tell)}") == '{"true", "6400", true}'
+    )
+    assert '"other_app_blue@' in play("rpc", other_app, {"expr": "Node.self() |> to_string()"}).says()
+    assert "\n  hello\n" in play("rpc", other_app, {"expr": 'IO.puts("hello")'}).text
