@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 
-import pytest
 from support.bluegreen import Client, artifact, broken, variant, wait_until
 
 
@@ -63,16 +62,13 @@ def test_places_that_an_app_writes_to(host, play, other_app, tmp_path):
     assert 'BLUEGREEN_SHARED="/opt/other_app/shared"' in host.check_output("sudo cat /opt/other_app/slots/green/env")
 
 
-@pytest.mark.parametrize(
-    ("listen", "says"),
-    [
+def test_an_app_that_listens_elsewhere(play, other_app):
+    for listen, says in (
         ("9555", "It listens on 127.0.0.1:9555 and not on port 6400. Does runtime.exs read PORT?"),
         ("none", "It listens on no TCP port"),
-    ],
-)
-def test_an_app_that_listens_elsewhere(play, other_app, listen, says):
-    variables = {"bluegreen_env": {"SAMPLE_LISTEN": listen}, "bluegreen_health_timeout": 4}
-    play("deploy", other_app, {"bluegreen_artifact": artifact("other_app-0.1.0"), **variables}, rc=2).says(says)
+    ):
+        variables = {"bluegreen_env": {"SAMPLE_LISTEN": listen}, "bluegreen_health_timeout": 4}
+        play("deploy", other_app, {"bluegreen_artifact": artifact("other_app-0.1.0"), **variables}, rc=2).says(says)
 
 
 def test_ports_of_an_app(host, play, other_app, tmp_path):

@@ -1,0 +1,75 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controllers as people have them: a Mac, a read-only home, a name with a domain in it, a sudo that asks for a password."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from support.bluegreen import artifact, broken, variant
+
+# Loaded by every Python of the controller, before anything else. A Mac has no /proc; fork is there, and not safe in our hands.
+MAC = """
+import builtins, os, sys
+
+def without_proc(function):
+    def refuse(path, *args, **kwargs):
+        if isinstance(path, (str, bytes)) and os.fsdecode(path).startswith("/proc"):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return function(path, *args, **kwargs)
+    return refuse
+
+for place, name in ((builtins, "open"), (os, "open"), (os, "listdir"), (os, "readlink"), (os, "stat"), (os, "lstat")):
+    setattr(place, name, without_proc(getattr(place, name)))
+
+fork = os.fork
+
+def fork_for_ansible_alone():
+    if "ansible_collections" in sys._getframe(1).f_code.co_filename:
+        raise RuntimeError("fork is not safe here")
+    return fork()
+
+os.fork = fork_for_ansible_alone
+sys.platform = "darwin"
+"""
+
+
+def cycle(play, other_app, tmp_path, **kwargs):
+    first = artifact("other_app-0.1.0")
+    play("deploy", other_app, {"bluegreen_artifact": first}, **kwargs)
+    second = {"bluegreen_artifact": variant(first, str(tmp_path / "second.tar.gz"), extra=1 << 20)}
+    play("deploy", other_app, second, **kwargs)
+    play("promote", other_app, **kwargs)
+    play("rollback", other_app, **kwargs)
+    return play("status", other_app, "strict=true", "history=1", **kwargs)
+
+
+def test_a_mac(play, site, other_app, tmp_path):
+    (tmp_path / "mac").mkdir()
+    (tmp_path / "mac/sitecustomize.py").write_text(MAC)
+    cycle(play, other_app, tmp_path, env={"PYTHONPATH": str(tmp_path / "mac"), "COPYFILE_DISABLE": "0"})
+    assert site.color() == "blue"
+
+
+def test_a_name_with_a_domain_in_it_and_a_home_that_nobody_can_write_to(host, play, other_app, tmp_path):
+    # Ansible itself wants a directory for its temporary files.
+    env = {"LOGNAME": "CORP\\ann@corp.example", "HOME": "/proc/none", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "temp")}
+    assert "CORP\\ann@corp.example@" in cycle(play, other_app, tmp_path, env=env).text
+    history = host.check_output("sudo tail -n 1 /opt/other_app/history.jsonl")
+    assert json.loads(history)["who"].startswith("CORP\\ann@corp.example@")
+
+
+@pytest.mark.parametrize("method", ["sudo", "su"])
+def test_becoming_root_with_a_password(host, play, site, other_app, tmp_path, method):
+    made = (
+        "useradd --create-home asks && cp -r /home/deploy/.ssh /home/asks/ && chown -R asks: /home/asks && "
+        "echo 'asks ALL=(ALL) ALL' >/etc/sudoers.d/asks && printf 'asks:s3 cret\\nroot:s3 cret\\n' | chpasswd"
+    )
+    gone = "rm /etc/sudoers.d/asks; usermod --lock root; pkill -u asks; userdel -r asks; true"
+    with broken(host, f"sudo sh -c {shlex.quote(made)}", f"sudo sh -c {shlex.quote(gone)} 2>&1"):
+        goal = {"ansible_user": "asks", "ansible_become_method": method, "ansible_become_password": "s3 cret"}
+        cycle(play, {**other_app, **goal}, tmp_path)
+    assert site.color() == "blue"
