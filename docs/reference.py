@@ -66,7 +66,8 @@ Every slot also sets environment variables of its own.
 
 | variable | value |
 |---|---|
-| `PORT`, `BLUEGREEN_COLOR`, `RELEASE_NODE`, `RELEASE_TMP` | what tells the two slots apart; you cannot set these |
+| `PORT`, `BLUEGREEN_COLOR`, `RELEASE_NODE`, `RELEASE_DISTRIBUTION`, `RELEASE_TMP` | what tells the two slots apart; you cannot set these |
+| `ERL_EPMD_ADDRESS`, `ERL_ZFLAGS` | let the node and its port mapper listen on 127.0.0.1 alone; you cannot set these, but `ERL_FLAGS` |
 | `BLUEGREEN_LIVE_FILE` | path of a file that exists while this slot is live; you cannot set it |
 | `PHX_SERVER`, `PHX_HOST` | `true`, and the domain |
 | `RELEASE_COOKIE` | one for the app, kept on the server |

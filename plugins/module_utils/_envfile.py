@@ -29,7 +29,23 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _QUOTED = re.compile(r'([\\"$`])')
 
 # What makes a slot a slot; a value of the user's would point one slot at the other.
-OWNED = ("BLUEGREEN_COLOR", "BLUEGREEN_LIVE_FILE", "PORT", "RELEASE_NODE", "RELEASE_TMP")
+OWNED = (
+    "BLUEGREEN_COLOR",
+    "BLUEGREEN_LIVE_FILE",
+    "ERL_EPMD_ADDRESS",
+    "ERL_ZFLAGS",
+    "PORT",
+    "RELEASE_DISTRIBUTION",
+    "RELEASE_NODE",
+    "RELEASE_TMP",
+)
+_INSTEAD = {
+    "PORT": "Set bluegreen_ports instead.",
+    "ERL_ZFLAGS": "Set ERL_FLAGS instead.",
+    "ERL_EPMD_ADDRESS": "The port mapper listens on 127.0.0.1 alone. Leave it out.",
+}
+# Where a node listens for others, and what its name ends in: then it does not matter what the host is called, nor whether that resolves.
+_ADDRESS = "127.0.0.1"
 # What differs between the slots, of both of them, so that what moves to the other slot gets what is meant for that.
 BY_COLOR = "BLUEGREEN_BY_COLOR"
 # bin/<app> works these out itself; an inherited RELEASE_VSN, for one, breaks every other version.
@@ -43,7 +59,7 @@ def _check(name: str, value: str, where: str) -> str:
     if not isinstance(name, str) or not _NAME.match(name):
         raise Refused(f"{where}: a variable name must be letters, digits and _, no digit first (got {name!r})")
     if name in OWNED:
-        hint = "Set bluegreen_ports instead." if name == "PORT" else "It tells the two slots apart. Leave it out."
+        hint = _INSTEAD.get(name, "It tells the two slots apart. Leave it out.")
         raise Refused(f"{where}: {name} belongs to the slot. {hint}")
     if name in _COMPUTED:
         raise Refused(f"{where}: bin/<app> works out {name} itself. Leave it out.")
@@ -196,8 +212,12 @@ def slot_variables(color: str, port: int, app: str, state_dir: str) -> dict[str,
         "BLUEGREEN_COLOR": color,
         # There while the slot is live: what a booting app asks before it starts its queues, also after a crash or a reboot.
         "BLUEGREEN_LIVE_FILE": f"{root}/live/is-{color}",
+        "ERL_EPMD_ADDRESS": _ADDRESS,
+        # After whatever else a release gives to the VM. kernel(6): a tuple of four numbers.
+        "ERL_ZFLAGS": f"-kernel inet_dist_use_interface {{{_ADDRESS.replace('.', ',')}}}",
         "PORT": str(port),
-        "RELEASE_NODE": f"{app}_{color}",
+        "RELEASE_DISTRIBUTION": "name",
+        "RELEASE_NODE": f"{app}_{color}@{_ADDRESS}",
         "RELEASE_TMP": f"{state_dir}/tmp",
     }
 

@@ -169,17 +169,30 @@ def no_programs(app: App) -> list[str]:
     return []
 
 
+# The port of Erlang's port mapper.
+_EPMD = 4369
+
+
+def _is_open(places: list[str]) -> bool:
+    return any(not place.startswith(("127.", "[::1]", "[::ffff:127.")) for place in places)
+
+
 def open_ports(app: App, seen: dict[str, Any]) -> list[str]:
-    """A sentence if a slot can be reached past nginx, from the network."""
-    found = [
-        str(app.ports[color])
-        for color in COLORS
-        if any(not place.startswith(("127.", "[::1]", "[::ffff:127.")) for place in seen[color]["listens"])
-    ]
+    """Sentences for what of the app can be reached past nginx, from the network."""
+    found = [str(app.ports[color]) for color in COLORS if _is_open(seen[color]["listens"])]
+    mapper = []
+    if _is_open(seen["blue"]["mapper"]) and any(seen[color]["pid"] for color in COLORS):
+        mapper = [
+            f"Erlang's port mapper is open to the network (port {_EPMD}). Deploy to both slots, then restart it, unless another program "
+            f"needs it like that: systemctl restart {app.name}-epmd"
+        ]
     if not found:
-        return []
+        return mapper
     what = f"port {found[0]} is" if len(found) == 1 else f"ports {' and '.join(found)} are"
-    return [f"{what} open to the network, past nginx. In runtime.exs: http: [ip: {{127, 0, 0, 1}}, port: port]"]
+    return [
+        f"{what} open to the network, past nginx. In runtime.exs: http: [ip: {{127, 0, 0, 1}}, port: port]",
+        *mapper,
+    ]
 
 
 def taken_ports(app: App, seen: dict[str, Any], slots: dict[str, Slot]) -> list[str]:
@@ -229,6 +242,7 @@ def probe_slots(app: App, path: str) -> dict[str, dict[str, Any]]:
     for color, one in seen.items():
         one["answer"] = _service.require_own_process(app, color, one["pid"], one["answer"], sockets)
         one["connections"] = _proc.connections(app.ports[color], sockets)
+        one["mapper"] = _proc.listening_places(_EPMD, sockets)
         one["listens"] = _proc.listening_places(app.ports[color], sockets) if one["pid"] else []
     return seen
 

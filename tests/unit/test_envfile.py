@@ -77,7 +77,7 @@ def test_an_env_moves_between_slots_and_keeps_its_values(env, color):
 
 def test_what_the_user_may_and_may_not_set():
     env = _envfile.slot_env({"PHX_HOST": "b.test"}, "green", 5000, "app", "/opt/app/state/green", "c", "a.test")
-    assert env["PHX_HOST"] == "b.test" and env["PORT"] == "5000" and env["RELEASE_NODE"] == "app_green"
+    assert env["PHX_HOST"] == "b.test" and env["PORT"] == "5000" and env["RELEASE_NODE"] == "app_green@127.0.0.1"
     assert "PHX_HOST" not in _envfile.slot_env({}, "green", 5000, "app", "/s", "c", "*.a.test")
     for name in ("PORT", "RELEASE_NODE", "RELEASE_TMP", "BLUEGREEN_COLOR", "RELEASE_VSN", "1A", "A-B", "A=B", ""):
         with pytest.raises(Refused):
@@ -262,13 +262,16 @@ def test_all_that_a_slot_gets():
         "BLUEGREEN_COLOR": "blue",
         "BLUEGREEN_LIVE_FILE": "/opt/app/live/is-blue",
         "ERL_CRASH_DUMP": "/opt/app/state/blue/erl_crash.dump",
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_ZFLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         "HOME": "/opt/app/state/blue",
         "LANG": "C.UTF-8",
         "PHX_HOST": "example.com",
         "PHX_SERVER": "true",
         "PORT": "4000",
         "RELEASE_COOKIE": "c" * 48,
-        "RELEASE_NODE": "app_blue",
+        "RELEASE_DISTRIBUTION": "name",
+        "RELEASE_NODE": "app_blue@127.0.0.1",
         "RELEASE_TMP": "/opt/app/state/blue/tmp",
     }
     assert in_slot("blue", {}) == own
@@ -286,7 +289,7 @@ def test_what_lies_in_the_state_directory_moves_with_the_slot():
     green = _envfile.for_slot(blue, "green", 5000, "app", "/opt/app/state/green")
     assert (green["HOME"], green["ERL_CRASH_DUMP"]) == ("/opt/app/state/green/home", "/var/dump")
     # A value of the user's stays what it is.
-    assert green["DATA"] == "/opt/app/state/blue" and green["RELEASE_NODE"] == "app_green"
+    assert green["DATA"] == "/opt/app/state/blue" and green["RELEASE_NODE"] == "app_green@127.0.0.1"
     # One that was written by somebody else names no directory of a slot.
     assert _envfile.for_slot({"A": "1", "RELEASE_TMP": "/x"}, "green", 1, "app", "/s")["A"] == "1"
     assert _envfile.for_slot({"A": "1"}, "green", 1, "app", "/s")["A"] == "1"
@@ -363,6 +366,19 @@ def test_an_expression_beside_a_slot_serves_nobody():
     env = _envfile.for_eval(slot({"A": "1"}, "green"))
     assert "PHX_SERVER" not in env and (env["PORT"], env["A"]) == ("0", "1")
     assert env["BLUEGREEN_LIVE_FILE"] == "/opt/app/live/is-eval"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ERL_ZFLAGS", "Set ERL_FLAGS instead"),
+        ("ERL_EPMD_ADDRESS", "listens on 127.0.0.1 alone"),
+        ("RELEASE_DISTRIBUTION", "tells the two slots apart"),
+    ],
+)
+def test_what_keeps_a_node_to_itself_is_not_for_the_user(name, says):
+    with pytest.raises(Refused, match=says):
+        _envfile.from_mapping({name: "x"})
 
 
 def test_what_readers_of_dotenv_agree_on():

@@ -126,3 +126,15 @@ def test_an_expression_beside_the_slot_serves_nobody(host, play, other_app):
     )
     assert '"other_app_blue@' in play("rpc", other_app, {"expr": "Node.self() |> to_string()"}).says()
     assert "\n  hello\n" in play("rpc", other_app, {"expr": 'IO.puts("hello")'}).text
+
+
+def test_nothing_but_nginx_is_reachable(host, play, other_app):
+    """Not the port mapper, not the nodes, and not the app either; and nobody asks what the host is called."""
+    play("deploy", other_app, {"bluegreen_artifact": artifact("other_app-0.1.0")})
+    places = {line.split()[3] for line in host.check_output("ss -ltnH").splitlines()}
+    reachable = {place for place in places if not place.startswith(("127.", "[::1]"))}
+    assert {place.rpartition(":")[2] for place in reachable} == {"22", "80"}
+    nodes = host.check_output("sudo /opt/other_app/slots/blue/release/erts-*/bin/epmd -names")
+    assert "name other_app_blue at port" in nodes and "127.0.0.1:4369" in places
+    with broken(host, "sudo hostname not-in-any-dns", "sudo hostname bluegreen-world1"):
+        play("rpc", other_app, {"expr": "Node.self()"}).says(':"other_app_blue@127.0.0.1"')
