@@ -190,7 +190,7 @@ def test_the_command_on_the_server(host):
     assert host.check_output(f"{command} live version") == release_of(host, "green")
     assert host.check_output(f"{command} blue pid") == unit(host, "blue", "MainPID")
     assert "sample_app_green@" in host.check_output(f"{command} live rpc 'IO.puts(node())'")
-    assert host.check_output(f"{command} idle eval 'IO.puts(System.get_env(~s(PORT)))'") == "4000"
+    assert host.check_output(f"{command} idle eval 'IO.puts(System.get_env(~s(PORT)))'") == "0"
     assert host.check_output(f"{command} idle eval ':os.cmd(~c(id -un)) |> IO.puts()'") == "sample_app"
     assert "SECRET_KEY_BASE" in host.check_output(f"{command} green env-names").split()
     assert "listening on port 5000" in host.check_output(f"{command} green logs")

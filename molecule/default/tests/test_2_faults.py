@@ -43,8 +43,8 @@ def fingerprint(host):
 @pytest.fixture(scope="module", autouse=True)
 def both_slots_run(host):
     """0.1.0 live on blue and 0.1.1 idle on green, whatever the tests before have left."""
-    from conftest import INVENTORY
     from support import bluegreen
+    from support.one_host import INVENTORY
 
     if bluegreen.Site(18180, "sample.test").color() == "green":
         bluegreen.playbook(INVENTORY, "rollback")
