@@ -47,18 +47,23 @@ class Folder:
         return self.type("ansible-playbook", "-i", "production.yml", f"{name}.yml", *words, rc=rc, at="deploy")
 
 
+def put_server(folder, site):
+    """Put the host of the scenario into the inventory of a site, as its user would."""
+    with open(os.environ["MOLECULE_PROJECT_DIRECTORY"] + "/molecule/default/molecule.yml", encoding="utf-8") as stream:
+        server = yaml.safe_load(os.path.expandvars(stream.read()))["provisioner"]["inventory"]["host_vars"][SERVER]
+    path = folder.path / f"deploy/{site}.yml"
+    inventory = yaml.safe_load(path.read_text())
+    inventory["bluegreen"]["children"][site]["hosts"] = {SERVER: server}
+    path.write_text(yaml.safe_dump(inventory))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """As init.yml wrote it, with a server in production.yml, and the one more variable that the sample app needs."""
     folder = Folder(tmp_path_factory.mktemp("first"))
     said = folder.init("-e", "app=sample_app", "-e", "domain=sample.test")
     assert f"Created {folder.path}/deploy. Next:" in said
-    with open(os.environ["MOLECULE_PROJECT_DIRECTORY"] + "/molecule/default/molecule.yml", encoding="utf-8") as stream:
-        server = yaml.safe_load(os.path.expandvars(stream.read()))["provisioner"]["inventory"]["host_vars"][SERVER]
-    path = folder.path / "deploy/production.yml"
-    inventory = yaml.safe_load(path.read_text())
-    inventory["bluegreen"]["children"]["production"]["hosts"] = {SERVER: server}
-    path.write_text(yaml.safe_dump(inventory))
+    put_server(folder, "production")
     path = folder.path / "deploy/group_vars/bluegreen/main.yml"
     text = path.read_text()
     assert "bluegreen_health_path: /\n" in text
@@ -88,6 +93,19 @@ def commands():
     return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
+@pytest.fixture
+def on_staging(folder):
+    """The server and its domain stand where the tutorial says."""
+    paths = [folder.path / "deploy/staging.yml", folder.path / "deploy/group_vars/staging.yml"]
+    before = [path.read_text() for path in paths]
+    put_server(folder, "staging")
+    paths[1].write_text("bluegreen_domain: sample.test\n")
+    yield
+    for path, text in zip(paths, before):
+        path.write_text(text)
+
+
+@pytest.mark.usefixtures("on_staging")
 def test_the_tutorial_works_as_it_is_written(folder, site):
     first, *others = commands()
     assert first == ["ansible-playbook", "beamops.bluegreen.init", "-e", "app=sample_app", "-e", "domain=sample.test"]
