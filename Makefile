@@ -100,6 +100,7 @@ test-vagrant: venv artifacts collection ## The cycle on a real virtual machine; 
 	  VAGRANT_DEFAULT_PROVIDER=libvirt BLUEGREEN_BOX="$$box" $(call MOLECULE,vagrant)
 
 test-faults: export BLUEGREEN_FAULTS_EVERY = 1
+test-faults: export BLUEGREEN_CLUSTER_SWITCHES = 20
 test-faults: export PYTEST_ADDOPTS = -m faults
 test-faults: ## Kills, cuts and floods, all of them (make test takes a sample); about half an hour
 	@$(MAKE) --no-print-directory molecule SCENARIO=fleet

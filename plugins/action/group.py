@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import (
     _clock,
     _gate,
@@ -19,15 +20,18 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils import (
 )
 
 if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._cluster import Cluster
     from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Gate, Infos, Result
 
-_WHAT = ("check", "plan", "switch_times", "sum_up", "tell")
+_WHAT = ("check", "plan", "cookie", "meetings", "switch_times", "sum_up", "tell")
 _OPTIONS = {
     "check": {"type": "list", "elements": "str"},
     "plan": {"type": "str", "choices": ["deploy", "switch", "canary", "rollback"]},
     "color": {"type": "str"},
     "percent": {"type": "int", "default": 0},
     "force": {"type": "bool", "default": False},
+    "cookie": {"type": "bool", "default": False},
+    "meetings": {"type": "bool", "default": False},
     "switch_times": {"type": "bool", "default": False},
     "sum_up": {"type": "bool", "default": False},
     "tell": {"type": "str", "choices": ["migration", "history", "status", "ending"]},
@@ -53,6 +57,10 @@ class ActionModule(ActionBase):
             found = self._plan(self._args["plan"])
         elif self._args["switch_times"]:
             found = self._switch_times()
+        elif self._args["cookie"]:
+            found = self._cookie()
+        elif self._args["meetings"]:
+            found = self._meetings()
         elif self._args["sum_up"]:
             found = self._sum_up()
         else:
@@ -131,9 +139,24 @@ class ActionModule(ActionBase):
                 else _plans.switch_plan(infos, self._args["color"] or None, deployed)
             )
             lines = _messages.switch_lines(infos, plan)
+        clusters = self._clusters()
+        if clusters:
+            plan = _plans.with_nodes(plan, self._var("bluegreen_app"), clusters)
         if plan["ok"]:
             self._say(lines)
         return _gate.planned(before, plan)
+
+    def _clusters(self) -> dict[str, Cluster]:
+        """Host to its cluster, of all hosts of the group, or empty without one."""
+        hosts, hostvars = self._given["groups"].get(self._var("bluegreen_hosts"), []), self._given["hostvars"]
+        found = {host: _cluster.from_option(hostvars[host].get("bluegreen_cluster") or {}) for host in hosts}
+        return {host: cluster for host, cluster in found.items() if cluster}
+
+    def _cookie(self) -> dict:
+        return _plans.cookie_plan(self._infos())
+
+    def _meetings(self) -> dict:
+        return {"hosts": _plans.meetings(self._infos(), self._registered("deployed"))}
 
     def _switch_times(self) -> dict:
         # With fewer forks than hosts the first would wait for the moment, and keep the last from being there in time.

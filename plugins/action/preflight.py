@@ -86,6 +86,9 @@ def check(settings: Mapping[str, Any]) -> list[str]:
     attempt(_validate.check_aliases, settings["aliases"], settings["domain"])
     attempt(_validate.check_trusted_proxies, settings["trusted_proxies"])
     attempt(_validate.check_tls, settings["tls"], settings["listen"])
+    listens = [str(settings["listen"]), str((settings["tls"] or {}).get("listen", "443"))]
+    ports = settings["ports"] if isinstance(settings["ports"], dict) else {}
+    attempt(_validate.check_cluster, settings["cluster"], ports, listens)
     if settings.get("acme_webroot"):
         attempt(_validate.check_path, settings["acme_webroot"], "bluegreen_acme_webroot")
     attempt(_validate.check_body_size, settings["body_size"])
@@ -258,6 +261,8 @@ class ActionModule(ActionBase):
             else contextlib.nullcontext()
         ):
             name = task_vars["inventory_hostname"]
+            if first and not wrong:
+                wrong += _validate.check_group_of_clusters(self._clusters(task_vars, args))
             self._check(settings, args, wrong, result, (name, task_vars.get("ansible_host", name)))
         hooks, page = settings["hooks"], settings.get("maintenance_page")
         result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
@@ -301,6 +306,12 @@ class ActionModule(ActionBase):
         words, values = check_types(given, specification)
         wrong += words
         return {} if words else {name[len("bluegreen_") :]: value for name, value in values.items()}
+
+    def _clusters(self, task_vars, args):
+        """Host to bluegreen_cluster, of all hosts of the group, also those that --limit leaves out: the nodes of all of them meet."""
+        hosts = task_vars["groups"].get(args.get("group"), [])
+        found = {host: task_vars["hostvars"][host].get("bluegreen_cluster") for host in hosts}
+        return {host: value or {} for host, value in found.items()}
 
     def _check_artifact(self, settings, result):
         artifact, checksum = settings.get("artifact"), settings.get("artifact_checksum")

@@ -53,6 +53,13 @@ options:
     description: Directory of the host's local facts.
     type: path
     default: /etc/ansible/facts.d
+  cluster:
+    description:
+      - The cluster that the nodes of the app are in, with C(address) (IPv4, of this host), C(generations) (V(together) or V(apart)) and
+        C(ports), the first of five for each slot. Empty for none.
+    type: dict
+    default: {}
+    version_added: 1.0.0
 attributes:
   check_mode:
     description: Can run in check mode and predict what would change, without changing it.

@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _files, _slots, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster, _envfile, _files, _slots, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Content, Facts
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Content, Facts, Node
 
 # The options that every module takes: which app, and where it lives. Documented in the fragment of the same name.
 APP_OPTIONS = dict(
@@ -30,6 +30,7 @@ APP_OPTIONS = dict(
     service_manager=dict(type="str", required=True, choices=["systemd", "daemon"]),
     nginx_conf_dir=dict(type="path", default="/etc/nginx"),
     facts_dir=dict(type="path", default="/etc/ansible/facts.d"),
+    cluster=dict(type="dict", default={}),
 )
 
 
@@ -58,6 +59,7 @@ class App:
         self.ports = _validate.check_ports(params["ports"])
         self.listen = _validate.check_listen(params["listen"])
         self.tls_listen = _validate.check_listen(params["tls_listen"]) if params["tls_listen"] else ""
+        self.cluster = _cluster.from_option(params.get("cluster") or {})
         self.service_manager = params["service_manager"]
         self.nginx_conf_dir = _validate.check_path(params["nginx_conf_dir"], "bluegreen_nginx_conf_dir")
         facts_dir = _validate.check_path(params["facts_dir"], "bluegreen_facts_dir")
@@ -255,11 +257,28 @@ class App:
         """The env a slot's file holds, as a mapping; empty where there is none."""
         return _envfile.parse(_files.read_text(self.env_file(color)) or "")
 
-    def wanted_env(self, color: str, packed: str) -> dict[str, str]:
+    def own_cookie(self) -> str:
+        """The cookie of the app on this host; empty where it is not set up."""
+        return (_files.read_text(self.cookie) or "").strip()
+
+    def wanted_env(self, color: str, packed: str, nodes: Iterable[str] = (), release: str = "") -> dict[str, str]:
         """The env that a slot would get with the user's variables, packed by the filter C(slot_env), as a mapping."""
-        cookie = (_files.read_text(self.cookie) or "").strip()
-        user = _envfile.unpack(packed)
-        return _envfile.slot_env(user, color, self.ports[color], self.name, self.state_dir(color), cookie, self.domain)
+        return _envfile.slot_env(
+            _envfile.unpack(packed),
+            color,
+            self.ports[color],
+            self.name,
+            self.state_dir(color),
+            self.own_cookie(),
+            self.domain,
+            self.cluster,
+            nodes,
+            release,
+        )
+
+    def node(self, color: str, pid: int | None) -> Node | None:
+        """What there is to know of the node of a slot, or V(None) if it is not in a cluster or does not run."""
+        return _cluster.read_node(self.env(color), self.own_cookie(), self.state_dir(color), pid)
 
 
 def claimed_ports(app: App) -> list[str]:

@@ -16,8 +16,10 @@ import json
 import os
 import re
 import urllib.parse
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 
 if TYPE_CHECKING:
@@ -32,8 +34,10 @@ _QUOTED = re.compile(r'([\\"$`])')
 OWNED = (
     "BLUEGREEN_COLOR",
     "BLUEGREEN_LIVE_FILE",
+    "BLUEGREEN_NODES",
+    "BLUEGREEN_VM_FLAGS",
+    "ERL_AFLAGS",
     "ERL_EPMD_ADDRESS",
-    "ERL_ZFLAGS",
     "PORT",
     "RELEASE_DISTRIBUTION",
     "RELEASE_NODE",
@@ -41,11 +45,11 @@ OWNED = (
 )
 _INSTEAD = {
     "PORT": "Set bluegreen_ports instead.",
-    "ERL_ZFLAGS": "Set ERL_FLAGS instead.",
-    "ERL_EPMD_ADDRESS": "The port mapper listens on 127.0.0.1 alone. Leave it out.",
+    "BLUEGREEN_NODES": "Set bluegreen_cluster on every host instead.",
+    "BLUEGREEN_CLUSTER": "Set bluegreen_cluster instead.",
+    "ERL_AFLAGS": "Set ERL_FLAGS instead.",
+    "ERL_EPMD_ADDRESS": "Set bluegreen_cluster instead.",
 }
-# Where a node listens for others, and what its name ends in: then it does not matter what the host is called, nor whether that resolves.
-_ADDRESS = "127.0.0.1"
 # What differs between the slots, of both of them, so that what moves to the other slot gets what is meant for that.
 BY_COLOR = "BLUEGREEN_BY_COLOR"
 # bin/<app> works these out itself; an inherited RELEASE_VSN, for one, breaks every other version.
@@ -58,7 +62,7 @@ _PLAIN = re.compile(r"\A(\d{1,5}|.{0,3}|true|false|prod|production|staging|info|
 def _check(name: str, value: str, where: str) -> str:
     if not isinstance(name, str) or not _NAME.match(name):
         raise Refused(f"{where}: a variable name must be letters, digits and _, no digit first (got {name!r})")
-    if name in OWNED:
+    if name in (*OWNED, _cluster.VARIABLE):
         hint = _INSTEAD.get(name, "It tells the two slots apart. Leave it out.")
         raise Refused(f"{where}: {name} belongs to the slot. {hint}")
     if name in _COMPUTED:
@@ -205,27 +209,43 @@ def unpack(packed: str) -> dict[str, str]:
     return from_mapping(json.loads(base64.b64decode(packed).decode("utf-8")))
 
 
-def slot_variables(color: str, port: int, app: str, state_dir: str) -> dict[str, str]:
+def slot_variables(
+    color: str,
+    port: int,
+    app: str,
+    state_dir: str,
+    cluster: _cluster.Cluster | None = None,
+    nodes: Iterable[str] = (),
+) -> dict[str, str]:
     """What names the slot, and is not for the user to set."""
     root = state_dir[: -len(f"/state/{color}")]
     return {
         "BLUEGREEN_COLOR": color,
         # There while the slot is live: what a booting app asks before it starts its queues, also after a crash or a reboot.
         "BLUEGREEN_LIVE_FILE": f"{root}/live/is-{color}",
-        "ERL_EPMD_ADDRESS": _ADDRESS,
-        # After whatever else a release gives to the VM. kernel(6): a tuple of four numbers.
-        "ERL_ZFLAGS": f"-kernel inet_dist_use_interface {{{_ADDRESS.replace('.', ',')}}}",
         "PORT": str(port),
-        "RELEASE_DISTRIBUTION": "name",
-        "RELEASE_NODE": f"{app}_{color}@{_ADDRESS}",
         "RELEASE_TMP": f"{state_dir}/tmp",
+        **_cluster.variables(app, color, root, cluster, nodes),
     }
 
 
 def slot_env(
-    user: dict[str, str], color: str, port: int, app: str, state_dir: str, cookie: str, domain: str
+    user: dict[str, str],
+    color: str,
+    port: int,
+    app: str,
+    state_dir: str,
+    cookie: str,
+    domain: str,
+    cluster: _cluster.Cluster | None = None,
+    nodes: Iterable[str] = (),
+    release: str = "",
 ) -> dict[str, str]:
-    """All variables of a slot: the user's over our defaults, and what the slot owns over both."""
+    """All variables of a slot: the user's over our defaults, and what the slot owns over both.
+
+    :param nodes: names of the nodes that this one keeps a connection with.
+    :param release: what the slot is to hold; without it the cookie is that of no release where generations are apart.
+    """
     env = {
         "ERL_CRASH_DUMP": f"{state_dir}/erl_crash.dump",
         "HOME": state_dir,
@@ -238,7 +258,10 @@ def slot_env(
     if not domain.startswith("*"):
         env["PHX_HOST"] = domain
     env.update(_for_color(user, color))
-    env.update(slot_variables(color, port, app, state_dir))
+    env["RELEASE_COOKIE"] = _cluster.cookie_for(env["RELEASE_COOKIE"], cluster, release)
+    if cluster:
+        env[_cluster.VARIABLE] = cluster.text()
+    env.update(slot_variables(color, port, app, state_dir, cluster, nodes))
     return env
 
 
@@ -275,9 +298,17 @@ def _moved_dir(env: dict[str, str], state_dir: str) -> dict[str, str]:
     return result
 
 
-def for_slot(env: dict[str, str], color: str, port: int, app: str, state_dir: str) -> dict[str, str]:
+def for_slot(
+    env: dict[str, str], color: str, port: int, app: str, state_dir: str, nodes: Iterable[str] = ()
+) -> dict[str, str]:
     """The env of a release that goes back to work in another slot: the same values, save what names the slot."""
-    return {**_for_color(_moved_dir(env, state_dir), color), **slot_variables(color, port, app, state_dir)}
+    own = slot_variables(color, port, app, state_dir, _cluster.from_env(env), nodes)
+    return {**_for_color(_moved_dir(env, state_dir), color), **own}
+
+
+def same_but_nodes(one: str, other: str) -> bool:
+    """Whether two texts of V(render) differ in nothing but in which nodes there are to meet: no reason to start anything anew."""
+    return {**parse(one), "BLUEGREEN_NODES": ""} == {**parse(other), "BLUEGREEN_NODES": ""}
 
 
 def for_eval(env: dict[str, str]) -> dict[str, str]:
@@ -302,14 +333,18 @@ def env_id(env: dict[str, str]) -> str:
     """
     if not env:
         return ""
-    return hashlib.sha256(render(_same_for_both(_moved_dir(env, ""))).encode("utf-8", "surrogatepass")).hexdigest()[
-        :ID_LENGTH
-    ]
+    return hashlib.sha256(render(_comparable(env)).encode("utf-8", "surrogatepass")).hexdigest()[:ID_LENGTH]
+
+
+def _comparable(env: dict[str, str]) -> dict[str, str]:
+    """An env without what is another in each slot, and for each release."""
+    found = _same_for_both(_moved_dir(env, ""))
+    return {**found, "RELEASE_COOKIE": _cluster.cookie_of(found)} if "RELEASE_COOKIE" in found else found
 
 
 def changes(before: dict[str, str], after: dict[str, str]) -> EnvChanges:
     """Names of the variables in which one env differs from another: {"added", "removed", "changed"}, sorted. Never values."""
-    old, new = _same_for_both(_moved_dir(before, "")), _same_for_both(_moved_dir(after, ""))
+    old, new = _comparable(before), _comparable(after)
     return {
         "added": sorted(set(new) - set(old)),
         "removed": sorted(set(old) - set(new)),
@@ -321,7 +356,11 @@ def _secrets(env: dict[str, str]) -> list[tuple[str, str]]:
     """(value, name) of all that must not be shown, longest first: the values, and the password in a URL."""
     found = []
     for name, value in env.items():
-        if name in OWNED or name in ("HOME", "ERL_CRASH_DUMP", "PHX_HOST", "LANG") or _PLAIN.match(value):
+        if (
+            name in (*OWNED, _cluster.VARIABLE)
+            or name in ("HOME", "ERL_CRASH_DUMP", "PHX_HOST", "LANG")
+            or _PLAIN.match(value)
+        ):
             continue
         found.append((value, name))
         # A driver shows the parts of DATABASE_URL rather than the whole.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _app,
     _artifact,
+    _cluster,
     _envfile,
     _files,
     _http,
@@ -169,22 +170,19 @@ def no_programs(app: App) -> list[str]:
     return []
 
 
-# The port of Erlang's port mapper.
-_EPMD = 4369
-
-
-def _is_open(places: list[str]) -> bool:
-    return any(not place.startswith(("127.", "[::1]", "[::ffff:127.")) for place in places)
+def _is_open(places: list[str], but: str = "127.0.0.1") -> bool:
+    return any(not place.startswith(("127.", "[::1]", "[::ffff:127.", f"{but}:")) for place in places)
 
 
 def open_ports(app: App, seen: dict[str, Any]) -> list[str]:
     """Sentences for what of the app can be reached past nginx, from the network."""
     found = [str(app.ports[color]) for color in COLORS if _is_open(seen[color]["listens"])]
     mapper = []
-    if _is_open(seen["blue"]["mapper"]) and any(seen[color]["pid"] for color in COLORS):
+    own = app.cluster.address if app.cluster else _cluster.LOOPBACK
+    if _is_open(seen["blue"]["mapper"], own) and any(seen[color]["pid"] for color in COLORS):
         mapper = [
-            f"Erlang's port mapper is open to the network (port {_EPMD}). Deploy to both slots, then restart it, unless another program "
-            f"needs it like that: systemctl restart {app.name}-epmd"
+            f"Erlang's port mapper is open to the network (port {_cluster.EPMD}). Deploy to both slots, then restart it, unless another "
+            f"program needs it like that: systemctl restart {app.name}-epmd"
         ]
     if not found:
         return mapper
@@ -242,7 +240,8 @@ def probe_slots(app: App, path: str) -> dict[str, dict[str, Any]]:
     for color, one in seen.items():
         one["answer"] = _service.require_own_process(app, color, one["pid"], one["answer"], sockets)
         one["connections"] = _proc.connections(app.ports[color], sockets)
-        one["mapper"] = _proc.listening_places(_EPMD, sockets)
+        one["mapper"] = _proc.listening_places(_cluster.EPMD, sockets)
+        one["node_listens"] = _cluster.places(_cluster.from_env(app.env(color)), color, one["pid"], sockets)
         one["listens"] = _proc.listening_places(app.ports[color], sockets) if one["pid"] else []
     return seen
 
@@ -276,6 +275,8 @@ def read_slot(app: App, color: str, facts: Facts, params: Mapping[str, Any], see
         "process_release": _service.process_release(app, pid) if pid else None,
         "pending": pending(journal),
         "restarts": _service.for_slot(app, color).restarts_in_last_hour() if pid else 0,
+        "node": app.node(color, pid),
+        "node_listens": seen["node_listens"],
     }
 
 
@@ -336,6 +337,7 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "lock": _files.read_json(app.lock),
         "nginx_version": nginx_version,
         "is_root": os.geteuid() == 0,
+        "cookie": _files.sha256_hex(app.own_cookie())[:12] if app.own_cookie() else "",
     }
     info["notes"] += [
         f"{color}: ended by itself and was restarted {slot['restarts']} times in the last hour"
@@ -355,6 +357,10 @@ def _add_conclusions(info: Info, app: App, params: Mapping[str, Any], facts: Fac
         # Before anything is set up, because the site would send its visitors to that process.
         info["conflicts"] += taken_ports(app, seen, info["slots"])
         info["conflicts"] += site_ports(app) + no_programs(app)
+    if params["expected_files"] and app.cluster:
+        pids = [one["pid"] for one in seen.values() if one["pid"]]
+        info["conflicts"] += _cluster.address_conflicts(app.cluster)
+        info["conflicts"] += _cluster.port_conflicts(app.cluster, pids, _proc.tcp_sockets())
     info["disagreements"] = _slots.disagreements(info)
     info["migrate_color"] = _slots.migrate_color(info)
     try:

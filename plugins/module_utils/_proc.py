@@ -233,8 +233,15 @@ def who_listens(holder: tuple[int | None, str | None]) -> str:
     pid, command = holder
     if not pid:
         return "a process that cannot be seen from here"
+    unit = unit_of(pid)
+    return f"process {pid} ({command}{f' of {unit}' if unit else ''})"
+
+
+def unit_of(pid: int) -> str | None:
+    """Name of systemd's unit that a process belongs to, without its kind, or V(None)."""
     try:
-        unit = re.search(r"/([^/\n]+)\.(?:service|scope)$", _files.read_text(f"/proc/{pid}/cgroup") or "", re.MULTILINE)
+        text = _files.read_text(f"/proc/{pid}/cgroup") or ""
     except OSError:
-        unit = None
-    return f"process {pid} ({command}{f' of {unit.group(1)}' if unit else ''})"
+        return None
+    found = re.search(r"/([^/\n]+)\.(?:service|scope)$", text, re.MULTILINE)
+    return found.group(1) if found else None

@@ -18,7 +18,15 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _files, _http, _proc, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import (
+    _app,
+    _cluster,
+    _envfile,
+    _files,
+    _http,
+    _proc,
+    _validate,
+)
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 
 if TYPE_CHECKING:
@@ -331,7 +339,7 @@ class Daemon(ServiceManager):
         run(
             [f"{self.app.slot(self.color)}/release/bin/{self.app.name}", "daemon"],
             cwd=state_dir,
-            env=clean_environ(self.app.env(self.color)),
+            env=clean_environ(_of_process(self.app.env(self.color))),
             start_new_session=True,
             **user,
         )
@@ -369,6 +377,42 @@ class Daemon(ServiceManager):
 
     def log_command(self) -> str:
         return f"tail {self.mark}/log/erlang.log.*"
+
+
+def _of_process(env: dict[str, str]) -> dict[str, str]:
+    """The env of a slot for its own process and for nothing beside it, as the unit has it."""
+    flags = [env[name] for name in ("BLUEGREEN_VM_FLAGS", "ERL_AFLAGS") if env.get(name)]
+    return {**env, "ERL_AFLAGS": " ".join(flags)} if flags else env
+
+
+def open_port_mapper(app: App, color: str) -> None:
+    """Have the port mapper, one for all apps of the host, listen where other hosts ask for the node of a slot. Raises: Failure.
+
+    Restarted, it knows all nodes again within two seconds: they register by themselves (OTP 25).
+    """
+    cluster = _cluster.from_env(app.env(color))
+    if not cluster:
+        return
+    port = _cluster.EPMD
+    good = {f"{address}:{port}" for address in (cluster.address, "0.0.0.0", "[::]")}
+    places = _proc.listening_places(port, _proc.tcp_sockets())
+    if not places or good & set(places):
+        return
+    holder = _proc.listening_process(port)
+    unit = _proc.unit_of(holder[0]) if holder and holder[0] else None
+    text = _files.read_text(f"/etc/systemd/system/{unit}.service") if unit else None
+    if unit and text and _app.MARK in text:
+        run(["systemctl", "restart", f"{unit}.service"])
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            if good & set(_proc.listening_places(port, _proc.tcp_sockets())):
+                return
+            time.sleep(0.1)
+    who = _proc.who_listens(holder) if holder else "a process"
+    raise Failure(
+        f"Erlang's port mapper ({who}) does not listen on {cluster.address}:{port}, so the other hosts would not find the node. "
+        f"Let it: ERL_EPMD_ADDRESS={cluster.address} in its environment, or stop it, and the next deploy starts one that does."
+    )
 
 
 def _signal(pid: int, number: int) -> None:

@@ -101,6 +101,18 @@ class EnvChanges(TypedDict):
     changed: list[str]
 
 
+class Node(TypedDict):
+    """The node of a slot that runs in a cluster."""
+
+    name: str
+    # Names of the nodes that it keeps a connection with.
+    told: list[str]
+    # The same for nodes that can connect; tells nothing of the cookie.
+    key: str
+    # Names of the nodes that it is connected with; null if it does not say.
+    sees: list[str] | None
+
+
 class Slot(TypedDict):
     """One slot of one host, as seen just now."""
 
@@ -123,6 +135,10 @@ class Slot(TypedDict):
     pending: dict[str, Any] | None
     # Within the last hour, by itself.
     restarts: int
+    # Null outside of a cluster, and for a slot that does not run.
+    node: Node | None
+    # Where the node listens for others: 10.0.0.5:9100.
+    node_listens: list[str]
 
 
 class Goal(TypedDict, total=False):
@@ -135,6 +151,8 @@ class Goal(TypedDict, total=False):
     already: bool
     # The release and its environment have to be put into the slot again before it can be live.
     take: bool
+    # Names of the nodes that the new one keeps a connection with.
+    nodes: list[str]
     # Why there is nowhere to go; then nothing else is in it.
     refused: str
 
@@ -171,6 +189,8 @@ class Info(TypedDict, total=False):
     lock: Lock | None
     nginx_version: str | None
     is_root: bool
+    # A hash of the cookie, which tells nothing of it; empty where there is none yet.
+    cookie: str
     wanted: dict[str, Any] | None
     disagreements: list[str]
     rollback: Goal

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Iterable, Mapping
 
 COLORS = ("blue", "green")
 
@@ -269,6 +269,85 @@ def check_tls(value: Any, listen: str) -> dict[str, Any]:
     if str(value.get("listen", "443")) == str(listen):
         raise Refused(f"bluegreen_tls.listen must differ from bluegreen_listen (got {listen} for both)")
     return value
+
+
+# Of the ports that the nodes of a slot may choose from.
+_NODE_PORTS = 5
+_GENERATIONS = ("together", "apart")
+
+
+def check_cluster(value: Any, ports: Mapping[str, int] | None = None, listens: Iterable[str] = ()) -> dict[str, Any]:
+    """{"address", "generations", "ports"}, complete, or an empty mapping for none.
+
+    :param ports: of the slots, which those of the nodes must not overlap.
+    :param listens: where nginx listens, likewise.
+    """
+    if not isinstance(value, dict) or not set(value) <= {"address", "generations", "ports"}:
+        raise Refused(
+            f"bluegreen_cluster must be a mapping of address and optionally generations and ports (got {_text(value)!r})"
+        )
+    if not value:
+        return {}
+    address, generations = value.get("address"), value.get("generations", "together")
+    try:
+        found = ipaddress.ip_address(address if isinstance(address, str) else "")
+    except ValueError:
+        found = None
+    if not isinstance(found, ipaddress.IPv4Address) or found.is_unspecified or found.is_loopback or found.is_multicast:
+        raise Refused(
+            "bluegreen_cluster.address must be the IPv4 address at which the other hosts reach this one, such as 10.0.0.5: not a name, not "
+            f"IPv6, not 0.0.0.0, not 127.0.0.1 (got {_text(address)!r})"
+        )
+    check_choice(generations, "bluegreen_cluster.generations", _GENERATIONS)
+    given = value.get("ports", {"blue": 9100, "green": 9200})
+    if not isinstance(given, dict) or sorted(given) != sorted(COLORS):
+        raise Refused(f"bluegreen_cluster.ports must be a mapping with the keys blue and green (got {_text(given)!r})")
+    firsts = {color: _port(given[color], f"bluegreen_cluster.ports.{color}", 1024) for color in COLORS}
+    ranges = {color: range(first, first + _NODE_PORTS) for color, first in firsts.items()}
+    others = {4369: "the port mapper"}
+    others.update({port: f"bluegreen_ports.{color}" for color, port in (ports or {}).items()})
+    others.update({int(listen.rpartition(":")[2]): "nginx" for listen in listens})
+    for color, mine in ranges.items():
+        for port, whose in others.items():
+            if port in mine:
+                raise Refused(
+                    f"bluegreen_cluster.ports.{color} must be the first of {_NODE_PORTS} free ports, and {port} belongs to {whose} "
+                    f"(got {mine[0]} to {mine[-1]})"
+                )
+    if set(ranges["blue"]) & set(ranges["green"]):
+        raise Refused(
+            f"bluegreen_cluster.ports must be {_NODE_PORTS} apart, because each is the first of {_NODE_PORTS} (got "
+            f"{firsts['blue']} and {firsts['green']})"
+        )
+    if max(firsts.values()) + _NODE_PORTS > 65536:
+        raise Refused(
+            f"bluegreen_cluster.ports must leave room for {_NODE_PORTS} ports each (got {max(firsts.values())})"
+        )
+    return {"address": str(found), "generations": generations, "ports": firsts}
+
+
+def check_group_of_clusters(clusters: Mapping[str, Any]) -> list[str]:
+    """Sentences for what does not go together in the clusters of the hosts of a group, each of them good by itself.
+
+    :param clusters: host to bluegreen_cluster, of all hosts.
+    """
+    given = {host: value for host, value in clusters.items() if isinstance(value, dict) and value.get("address")}
+    if not given:
+        return []
+    without = [host for host in clusters if host not in given]
+    if without:
+        return [f"bluegreen_cluster is missing on {', '.join(without)}. Set it on every host of the group, or on none."]
+    wrong: list[str] = []
+    owner: dict[str, str] = {}
+    for host, value in given.items():
+        first = owner.setdefault(value["address"], host)
+        if first != host:
+            wrong.append(
+                f"bluegreen_cluster.address must differ on every host (got {value['address']} on {first} and {host})"
+            )
+    if len({value.get("generations", "together") for value in given.values()}) > 1:
+        wrong.append("bluegreen_cluster.generations must be the same on every host of the group")
+    return wrong
 
 
 def check_body_size(value: Any) -> str:

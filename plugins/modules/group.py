@@ -46,6 +46,14 @@ options:
     description: For O(plan=deploy) and O(plan=rollback), the consent to what they refuse otherwise.
     type: bool
     default: false
+  cookie:
+    description: Work out which host of a cluster has the cookie that the others lack.
+    type: bool
+    default: false
+  meetings:
+    description: Work out which nodes each node that was just deployed must be connected with.
+    type: bool
+    default: false
   switch_times:
     description: Work out when each host switches, so that all of them do at one moment.
     type: bool
@@ -111,9 +119,20 @@ run:
   type: str
   returned: with O(check) and O(plan)
 hosts:
-  description: Host to its goal (C(color), C(release), C(env), C(already), C(take)), or, with O(switch_times), to seconds since it booted.
+  description:
+    - Host to its goal (C(color), C(release), C(env), C(already), C(take), C(nodes)), with O(meetings) to names of nodes, or, with
+      O(switch_times), to seconds since it booted.
   type: dict
-  returned: with O(check), O(plan) and O(switch_times)
+  returned: with O(check), O(plan), O(meetings) and O(switch_times)
+source:
+  description: The host whose cookie the others get.
+  type: str
+  returned: with O(cookie)
+targets:
+  description: Hosts that have another cookie.
+  type: list
+  elements: str
+  returned: with O(cookie)
 result:
   description: V(ok) or V(failed).
   type: str

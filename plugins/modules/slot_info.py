@@ -78,6 +78,8 @@ slots:
       C(changed) beside what is live), C(rolled_back), C(version), C(sha256), C(deployed_at), C(promoted_at), C(port), C(connections), C(running), C(pid),
       C(healthy), C(health) (the answer in words), C(process_release) (what the process really runs) and C(pending) (a deploy that is
       not confirmed, or null).
+    - In a cluster, a slot that runs has C(node), with its C(name), the nodes that it was C(told) of and those that it C(sees) (null if it
+      does not say), and C(node_listens), where it listens for other nodes.
   type: dict
   returned: success
 releases:
@@ -177,6 +179,10 @@ lock:
   returned: success
 nginx_version:
   description: Version of nginx; null where it is not installed.
+  type: str
+  returned: success
+cookie:
+  description: A hash of the app's cookie on this host, which tells nothing of it; empty where there is none yet.
   type: str
   returned: success
 is_root:

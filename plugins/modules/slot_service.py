@@ -38,8 +38,9 @@ options:
       - V(drained) waits until the slot has no connections left, at most O(drain_timeout). Connections that remain are reported in
         RV(connections) and are not a failure.
       - V(stopped) ends the process with SIGTERM, and with SIGKILL after O(stop_timeout).
+      - V(met) waits until the node of the slot is connected with O(nodes), at most O(health_timeout).
     type: str
-    choices: [deployed, restored, started, restarted, drained, stopped]
+    choices: [deployed, restored, started, restarted, drained, stopped, met]
     required: true
   release:
     description: Id of the release to put into the slot. Required for V(deployed).
@@ -53,6 +54,14 @@ options:
     description: Id of the previous environment that V(deployed) brings back, as returned in RV(env).
     type: str
     default: ''
+    version_added: 1.0.0
+  nodes:
+    description:
+      - Names of Erlang nodes. For V(deployed), those that the node of the slot keeps a connection with; for V(met), those that it must be
+        connected with.
+    type: list
+    elements: str
+    default: []
     version_added: 1.0.0
   run_id:
     description: Id of the run, kept with the previous content.
@@ -123,6 +132,10 @@ already_live:
   description: True if there was nothing to deploy because the live slot holds just this.
   type: bool
   returned: success
+node:
+  description: The node of the slot in a cluster, as in M(beamops.bluegreen.slot_info); null otherwise.
+  type: dict
+  returned: success
 connections:
   description: Connections that the slot still had in the end.
   type: int
@@ -147,6 +160,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _app,
+    _cluster,
     _envfile,
     _exclusive,
     _files,
@@ -221,6 +235,7 @@ class Slot:
                 f"port {self.app.ports[self.color]} of {self.color} is taken by {_proc.who_listens(holder)}, which is not this "
                 f"slot. Choose another bluegreen_ports.{self.color}."
             )
+        _service.open_port_mapper(self.app, self.color)
         self.service.start()
         seconds = self.wait()
         self.mark_proven()
@@ -286,12 +301,13 @@ class Slot:
         if params["env"] is not None:
             if not _files.read_text(app.cookie) and not self.check:
                 raise Failure(f"{app.cookie} is missing. Run setup.yml.")
-            return _envfile.render(app.wanted_env(color, params["env"]))
+            return _envfile.render(app.wanted_env(color, params["env"], params["nodes"], params["release"]))
         former = _files.read_text(app.former_env(params["release"], _validate.check_env_id(params["env_id"])))
         if former is None:
             raise Failure(f"the environment that {params['release']} had when it was live is gone. Deploy it again.")
+        env = _envfile.parse(former)
         return _envfile.render(
-            _envfile.for_slot(_envfile.parse(former), color, app.ports[color], app.name, app.state_dir(color))
+            _envfile.for_slot(env, color, app.ports[color], app.name, app.state_dir(color), params["nodes"])
         )
 
     def deployed(self) -> dict[str, Any]:
@@ -305,12 +321,12 @@ class Slot:
         if live and live != self.color:
             self.confirm_live(live)
             if self.app.slot_release(live) == release:
-                if _files.read_text(self.app.env_file(live)) == self.render_env(live):
+                if _envfile.same_but_nodes(_files.read_text(self.app.env_file(live)) or "", self.render_env(live)):
                     # An interrupted run may have left something in the idle slot that nobody wants any more.
                     left = self.restored()
                     return {**left, "release": release, "color": live, "already_live": True}
         text = self.render_env(self.color)
-        same = self.release == release and _files.read_text(self.env_file) == text
+        same = self.release == release and _envfile.same_but_nodes(_files.read_text(self.env_file) or "", text)
         if same:
             result = self.started()
             if self.journal and not self.check:
@@ -478,6 +494,27 @@ class Slot:
             left = _proc.connections(port)
         return {"release": self.release, "connections": left}
 
+    def met(self) -> dict[str, Any]:
+        """Wait until the node of the slot is connected with others, at most O(health_timeout) seconds. Raises: Failure."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            node = self.app.node(self.color, self.service.pid())
+            sees = node["sees"] if node else None
+            missing = [name for name in self.params["nodes"] if name not in (sees or [])]
+            if self.check or not missing:
+                return {"release": self.release}
+            if time.monotonic() > deadline:
+                why = (
+                    "it does not say which it is connected with"
+                    if sees is None
+                    else f"it is connected with {', '.join(sees) or 'none'}"
+                )
+                raise Failure(
+                    f"{self.color} has not met {' and '.join(missing)} within {self.timeout} s: {why}. The hosts must reach each other on "
+                    f"port {_cluster.EPMD} and on the ports of bluegreen_cluster."
+                )
+            time.sleep(0.2)
+
     def stopped(self) -> dict[str, Any]:
         """Stop a slot that is not live. Raises: Failure."""
         self.require_idle("stop")
@@ -540,7 +577,8 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     slot = Slot(module, app)
     result = getattr(slot, module.params["state"])()
     color = result.get("color", slot.color)
-    return {"color": color, "env": _envfile.env_id(app.env(color)), "actions": slot.actions, **result}
+    node = app.node(color, _service.for_slot(app, color).pid())
+    return {"color": color, "env": _envfile.env_id(app.env(color)), "node": node, "actions": slot.actions, **result}
 
 
 def main() -> None:
@@ -550,21 +588,22 @@ def main() -> None:
             color=dict(type="str", choices=["blue", "green"], required=True),
             state=dict(
                 type="str",
-                choices=["deployed", "restored", "started", "restarted", "drained", "stopped"],
+                choices=["deployed", "restored", "started", "restarted", "drained", "stopped", "met"],
                 required=True,
             ),
             release=dict(type="str"),
             env=dict(type="str", no_log=True),
             env_id=dict(type="str", default=""),
             force=dict(type="bool", default=False),
+            nodes=dict(type="list", elements="str", default=[]),
             run_id=dict(type="str", default="", **renamed("run")),
             health_timeout=dict(type="int", default=60),
             stop_timeout=dict(type="int", default=30),
             drain_timeout=dict(type="int", default=0),
         ),
         work,
-        # Draining only looks, for as long as it takes.
-        exclusive=lambda params: params["state"] != "drained",
+        # These only look, for as long as it takes.
+        exclusive=lambda params: params["state"] not in ("drained", "met"),
         required_if=[("state", "deployed", ("release",))],
     )
 

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, cast
 from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named, same
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils._gate import STEPS, first_line, why
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils._plans import held, new_release, not_ready, waits
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils._plans import (
+    held,
+    new_release,
+    not_ready,
+    unseen,
+    waits,
+)
 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._types import (
@@ -189,11 +195,13 @@ def _indented(head: str, text: str) -> list[str]:
 
 def status_lines(infos: Infos) -> list[str]:
     """The status table: four sources side by side for each host, then what they do not agree on."""
-    head = ["HOST", "FACTS", "LINK", "/deployment_id", "PROCESS", "BLUE", "GREEN"]
+    missing = unseen(infos)
+    clustered = any(missing.values())
+    head = ["HOST", "FACTS", "LINK", "/deployment_id", "PROCESS", *["CLUSTER"] * clustered, "BLUE", "GREEN"]
     rows, about, notes = [], [], []
     for host, info in infos.items():
         if why(info):
-            rows.append([host, "?", "?", "?", "?", "?", "?"])
+            rows.append([host] + ["?"] * (len(head) - 1))
             notes += [f"{host}: {text}" for text in remarks(info)]
             continue
         live = info["slots"][info["live"]]
@@ -205,6 +213,7 @@ def status_lines(infos: Infos) -> list[str]:
                 info["deployment_id"] or "-",
                 (live["process_release"] or "unknown release") if live["running"] else "-",
             ]
+            + [_cluster_cell(info, missing[host])] * clustered
             + [_slot_cell(info, color) for color in COLORS]
         )
         notes += [f"{host}: {text}" for text in remarks(info)]
@@ -212,10 +221,40 @@ def status_lines(infos: Infos) -> list[str]:
         differs = env_words(info["slots"][info["idle"]]["env_changes"])
         if differs:
             about.append(f"{host}: the environment of {info['idle']} differs from the live one: {differs}")
-    notes += drift(infos)
+    notes += drift(infos) + cluster_remarks(infos)
     widths = [max(len(row[index]) for row in [head] + rows) for index in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head] + rows]
     return lines + about + (notes or ["consistent: facts, symlink, nginx and processes agree"])
+
+
+def _cluster_cell(info: Info, missing: Mapping[str, list[str]]) -> str:
+    """How many of the nodes that it should be connected with the live node sees, and where it listens for them."""
+    live = info["slots"][info["live"]]
+    node = live.get("node")
+    if not node:
+        return "-"
+    if node["sees"] is None:
+        return "?"
+    absent = len(missing[info["live"]])
+    there = len([name for name in node["sees"] if name not in missing[info["live"]]])
+    return f"sees {there} of {there + absent}, {' '.join(live['node_listens']) or 'listens nowhere'}"
+
+
+def cluster_remarks(infos: Infos) -> list[str]:
+    """Sentences for nodes that are not connected though they should be: the names of those that a node misses."""
+    found = []
+    for host, by_color in unseen(infos).items():
+        for color, names in by_color.items():
+            node = infos[host]["slots"][color]["node"]
+            if names and node and node["sees"] is None:
+                found.append(f"{host}: {color} does not say which nodes it is connected with")
+            elif names:
+                found.append(f"{host}: {color} is not connected with {', '.join(names)}")
+    if found:
+        found.append(
+            "Nodes that miss each other: do their hosts reach each other on port 4369 and the ports of bluegreen_cluster?"
+        )
+    return found
 
 
 def _slot_cell(info: Info, color: str) -> str:
@@ -266,7 +305,7 @@ def drift(infos: Infos) -> list[str]:
 
 def in_doubt(infos: Infos) -> bool:
     """Whether a host cannot be trusted: it gave no answer, or its sources do not agree."""
-    return bool(drift(infos)) or any(
+    return bool(drift(infos) or cluster_remarks(infos)) or any(
         why(info) or info["disagreements"] or info["link"] is None for info in infos.values()
     )
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster
 from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named, same
 
 if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._cluster import Cluster
     from ansible_collections.beamops.bluegreen.plugins.module_utils._types import (
         FailedStep,
         Gate,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
         Held,
         Info,
         Infos,
+        Node,
         Result,
         Slot,
     )
@@ -154,6 +157,69 @@ def rollback_plan(infos: Infos, force: bool = False) -> Gate:
         else:
             plan[host] = {**goal, "already": False}
     return _one_release(plan, failures)
+
+
+# --- the cluster -------------------------------------------------------------------------------------------------------
+
+
+def with_nodes(plan: Gate, app: str, clusters: Mapping[str, Cluster]) -> Gate:
+    """A plan of which each goal also says which nodes the new one keeps a connection with.
+
+    :param clusters: host to its cluster, of all hosts of the group.
+    """
+    colors = {host: goal["color"] for host, goal in plan.get("hosts", {}).items() if goal.get("color")}
+    nodes = _cluster.nodes_to_meet(app, {host: color for host, color in colors.items() if color}, clusters)
+    hosts: dict[str, Goal] = {
+        host: {**goal, "nodes": nodes[host]} if host in nodes else goal for host, goal in plan.get("hosts", {}).items()
+    }
+    return {**plan, "hosts": hosts}
+
+
+def cookie_plan(infos: Infos) -> dict:
+    """Whose cookie the hosts of a cluster get: {"source", "targets"}.
+
+    The first host's, unless nodes of other hosts run in a cluster already: a new first host must not cut them off.
+    """
+    there = {host: info for host, info in infos.items() if info["cookie"]}
+    clustered = [host for host, info in there.items() if _nodes(info)]
+    source = next(iter(clustered or there), None)
+    targets = [host for host, info in there.items() if source and info["cookie"] != there[source]["cookie"]]
+    return {"source": source, "targets": targets}
+
+
+def meetings(infos: Infos, deployed: Mapping[str, Result]) -> dict[str, list[str]]:
+    """Host to the nodes that the one that was just deployed there must be connected with: new ones and, as far as they may, old ones.
+
+    :param deployed: host to result of slot_service.
+    """
+    new = {host: result["node"] for host, result in deployed.items() if result.get("node")}
+    # What a slot held before it was deployed to does not run any more.
+    old = [
+        node
+        for host, info in infos.items()
+        for color, node in _nodes(info).items()
+        if color != (deployed.get(host) or {}).get("color")
+    ]
+    return {host: _cluster.peers(node, [*new.values(), *old]) for host, node in new.items()}
+
+
+def unseen(infos: Infos) -> dict[str, dict[str, list[str]]]:
+    """Host to color to the nodes that the one of that slot ought to be connected with and is not."""
+    nodes = {host: _nodes(info) for host, info in infos.items()}
+    everyone = [node for of_host in nodes.values() for node in of_host.values()]
+    return {
+        host: {
+            color: [name for name in _cluster.peers(node, everyone) if name not in (node["sees"] or [])]
+            for color, node in of_host.items()
+        }
+        for host, of_host in nodes.items()
+    }
+
+
+def _nodes(info: Info) -> dict[str, Node]:
+    """Color to the node of each slot that runs in a cluster."""
+    nodes = {color: slot.get("node") for color, slot in (info.get("slots") or {}).items()}
+    return {color: node for color, node in nodes.items() if node}
 
 
 # --- what the plans are made of ----------------------------------------------------------------------------------------

@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING
 from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _gate, _messages
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils._plans import unseen
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Info, Infos
 
 # Of a slot, what others may count on; the rest is ours to change.
 _SLOT = (
-    *(
-        "release",
-        "env",
-        "env_changes",
-        "running",
-        "healthy",
-        "restarts",
-        "process_release",
-        "deployed_at",
-        "promoted_at",
-    ),
+    "release",
+    "env",
+    "env_changes",
+    "running",
+    "healthy",
+    "restarts",
+    "process_release",
+    "deployed_at",
+    "promoted_at",
     "port",
 )
 
@@ -41,27 +42,37 @@ def report(infos: Infos, app: str, at: str) -> dict:
     :param at: UTC, ISO 8601.
     :returns: {"app", "at", "in_doubt", "remarks", "next", "hosts": {host: {"ok", "remarks", …}}}.
     """
-    hosts = {}
+    hosts, missing = {}, unseen(infos)
     for host, info in infos.items():
         hosts[host] = {"ok": not _gate.why(info), "remarks": _messages.remarks(info) + list(info.get("notes") or [])}
         if hosts[host]["ok"]:
-            hosts[host].update(_host(info))
+            hosts[host].update(_host(info, missing[host]))
     return {
         "app": app,
         "at": at,
         "in_doubt": _messages.in_doubt(infos),
-        "remarks": _messages.drift(infos),
+        "remarks": _messages.drift(infos) + _messages.cluster_remarks(infos),
         "next": _messages.next_lines(infos),
         "hosts": hosts,
     }
 
 
-def _host(info: Info) -> dict:
+def _node(info: Info, color: str, missing: Mapping[str, list[str]]) -> dict | None:
+    """What a node says of its cluster: {"name", "sees", "missing", "listens"}."""
+    slot = info["slots"][color]
+    node = slot.get("node")
+    if not node:
+        return None
+    return {"name": node["name"], "sees": node["sees"], "missing": missing[color], "listens": slot["node_listens"]}
+
+
+def _host(info: Info, missing: Mapping[str, list[str]]) -> dict:
     live = info["slots"][info["live"]]
     slots = {
         color: {
             **{name: info["slots"][color].get(name) for name in _SLOT},
             "rolled_back": info["slots"][color]["rolled_back"] and color != info["live"],
+            "node": _node(info, color, missing),
         }
         for color in COLORS
     }

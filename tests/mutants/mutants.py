@@ -144,6 +144,11 @@ class Scenario:
             words += [f"--cgroupns={platform['cgroupns_mode']}"]
             words += [f"--tmpfs={one}" for one in platform["tmpfs"]]
             words += [f"--publish={one}" for one in platform["published_ports"]]
+            for network in platform.get("docker_networks", []):
+                subnet = network["ipam_config"][0]["subnet"]
+                run("docker", "network", "create", f"--subnet={subnet}", network["name"])
+            for network in platform.get("networks", []):
+                words += [f"--network={network['name']}", f"--ip={network['ipv4_address']}"]
             done = run(
                 *words,
                 f"bluegreen-mutants:{name}" if saved else platform["image"],
@@ -173,6 +178,8 @@ class Scenario:
         for platform in self.platforms:
             run("docker", "rm", "--force", "--volumes", platform["name"])
             run("docker", "image", "rm", f"bluegreen-mutants:{platform['name']}")
+            for network in platform.get("docker_networks", []):
+                run("docker", "network", "rm", network["name"])
 
     def test(self, tests):
         """Run tests until the first that fails: (passed or not, the end of what was printed)."""

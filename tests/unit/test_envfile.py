@@ -261,9 +261,11 @@ def test_all_that_a_slot_gets():
     own = {
         "BLUEGREEN_COLOR": "blue",
         "BLUEGREEN_LIVE_FILE": "/opt/app/live/is-blue",
+        "BLUEGREEN_NODES": "",
+        "BLUEGREEN_VM_FLAGS": "",
+        "ERL_AFLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         "ERL_CRASH_DUMP": "/opt/app/state/blue/erl_crash.dump",
         "ERL_EPMD_ADDRESS": "127.0.0.1",
-        "ERL_ZFLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         "HOME": "/opt/app/state/blue",
         "LANG": "C.UTF-8",
         "PHX_HOST": "example.com",
@@ -371,8 +373,9 @@ def test_an_expression_beside_a_slot_serves_nobody():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("ERL_ZFLAGS", "Set ERL_FLAGS instead"),
-        ("ERL_EPMD_ADDRESS", "listens on 127.0.0.1 alone"),
+        ("ERL_AFLAGS", "Set ERL_FLAGS instead"),
+        ("ERL_EPMD_ADDRESS", "Set bluegreen_cluster instead"),
+        ("BLUEGREEN_CLUSTER", "Set bluegreen_cluster instead"),
         ("RELEASE_DISTRIBUTION", "tells the two slots apart"),
     ],
 )

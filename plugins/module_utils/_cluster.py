@@ -1,0 +1,223 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Erlang nodes of an app: their names, where they listen, which of them belong together. Private to this collection.
+
+One way for an app with and without C(bluegreen_cluster): a long name that ends in an address, so that nobody asks what the host is
+called. Without a cluster the address is the loopback's, and nothing is reachable from elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import socket
+import stat
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _proc, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
+
+if TYPE_CHECKING:
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Node, Sockets
+
+LOOPBACK = "127.0.0.1"
+# The port of Erlang's port mapper, epmd(1).
+EPMD = 4369
+# How many ports a slot may choose from, so that one that is still taken does no harm.
+PORTS = 5
+# What an environment says of the cluster it was made for; part of its id. Not for the user to set.
+VARIABLE = "BLUEGREEN_CLUSTER"
+# How old, in seconds, what a node has written of itself may be. C(meet.erl) writes every 10 s.
+_FRESH = 30
+_NODE = re.compile(r"\A[a-z0-9_]{1,64}@[0-9.]{7,15}\Z")
+
+
+class Cluster(NamedTuple):
+    """What C(bluegreen_cluster) says of one host."""
+
+    address: str
+    generations: str
+    # Of blue and green, the first of V(PORTS) each.
+    ports: tuple[int, int]
+
+    def text(self) -> str:
+        return " ".join(map(str, (self.address, self.generations, *self.ports)))
+
+    def range_of(self, color: str) -> range:
+        first = self.ports[COLORS.index(color)]
+        return range(first, first + PORTS)
+
+
+def from_option(value: Mapping[str, Any]) -> Cluster | None:
+    """The cluster of a host by its option, or V(None) for none. Raises: Refused."""
+    checked = _validate.check_cluster(value)
+    if not checked:
+        return None
+    return Cluster(checked["address"], checked["generations"], (checked["ports"]["blue"], checked["ports"]["green"]))
+
+
+def from_env(env: Mapping[str, str]) -> Cluster | None:
+    """The cluster that an environment was made for, or V(None)."""
+    words = env.get(VARIABLE, "").split(" ")
+    if len(words) != 4:
+        return None
+    return Cluster(words[0], words[1], (int(words[2]), int(words[3])))
+
+
+def node_name(app: str, color: str, address: str) -> str:
+    return f"{app}_{color}@{address}"
+
+
+def _interface(address: str) -> str:
+    # kernel(6): a tuple of four numbers. The first of several counts, so this one stands before whatever a release has in its vm.args.
+    return f"-kernel inet_dist_use_interface {{{address.replace('.', ',')}}}"
+
+
+def variables(app: str, color: str, root: str, cluster: Cluster | None, nodes: Iterable[str] = ()) -> dict[str, str]:
+    """What makes the VM of a slot a node.
+
+    C(BLUEGREEN_VM_FLAGS) is for the slot's own process. What visits it (C(rpc), C(remote)) is a node too, which would take a port of
+    the range, and needs nobody to reach it.
+    """
+    address = cluster.address if cluster else LOOPBACK
+    flags = ""
+    if cluster:
+        ports = cluster.range_of(color)
+        flags = (
+            f"{_interface(address)} -kernel inet_dist_listen_min {ports[0]} -kernel inet_dist_listen_max {ports[-1]} "
+            f"-run file eval {root}/bin/meet.erl"
+        )
+    return {
+        "BLUEGREEN_NODES": ",".join(nodes),
+        "BLUEGREEN_VM_FLAGS": flags,
+        "ERL_AFLAGS": _interface(LOOPBACK),
+        "ERL_EPMD_ADDRESS": address,
+        "RELEASE_DISTRIBUTION": "name",
+        "RELEASE_NODE": node_name(app, color, address),
+    }
+
+
+def cookie_for(cookie: str, cluster: Cluster | None, release: str) -> str:
+    """The cookie of a release: with generations apart, nodes of different releases refuse each other."""
+    return f"{cookie}-{release[-8:]}" if cluster and cluster.generations == "apart" else cookie
+
+
+def cookie_of(env: Mapping[str, str]) -> str:
+    """The cookie that V(cookie_for) was given."""
+    cluster, cookie = from_env(env), env.get("RELEASE_COOKIE", "")
+    return cookie.rpartition("-")[0] if cluster and cluster.generations == "apart" else cookie
+
+
+# --- which nodes belong together ---------------------------------------------------------------------------------------
+
+
+def nodes_to_meet(app: str, colors: Mapping[str, str], clusters: Mapping[str, Cluster]) -> dict[str, list[str]]:
+    """Host to the nodes that its new node keeps a connection with.
+
+    With generations together those are all of the group. Apart, those of the same deploy: to try others would fill their logs.
+
+    :param colors: host to the color that is deployed to there.
+    :param clusters: host to its cluster, of all hosts of the group.
+    """
+    found = {}
+    for host, color in colors.items():
+        own = node_name(app, color, clusters[host].address)
+        if clusters[host].generations == "together":
+            names = [node_name(app, one, cluster.address) for cluster in clusters.values() for one in COLORS]
+        else:
+            names = [node_name(app, colors[other], clusters[other].address) for other in colors]
+        found[host] = [name for name in names if name != own]
+    return found
+
+
+def peers(node: Node, others: Iterable[Node]) -> list[str]:
+    """Names of the nodes, of those that run, that a node ought to be connected with: the same key, and one of the two has been told."""
+    return sorted(
+        other["name"]
+        for other in others
+        if other["name"] != node["name"]
+        and other["key"] == node["key"]
+        and (other["name"] in node["told"] or node["name"] in other["told"])
+    )
+
+
+# --- on the host -------------------------------------------------------------------------------------------------------
+
+
+def read_node(env: Mapping[str, str], salt: str, state_dir: str, pid: int | None) -> Node | None:
+    """What there is to know of the node of a slot, or V(None) if it is not in a cluster or does not run.
+
+    :param env: the environment of the slot.
+    :param salt: the cookie file of the host: a cookie that somebody chose may be a word that could be guessed from its hash.
+    """
+    if not pid or not from_env(env):
+        return None
+    return {
+        "name": env["RELEASE_NODE"],
+        "told": [name for name in env.get("BLUEGREEN_NODES", "").split(",") if name],
+        "key": hashlib.sha256(f"{salt} {env.get('RELEASE_COOKIE')}".encode()).hexdigest()[:12],
+        "sees": seen_by(state_dir, pid),
+    }
+
+
+def seen_by(state_dir: str, pid: int) -> list[str] | None:
+    """Names of the nodes that the node of a slot says it is connected with; V(None) if it has not said so lately.
+
+    C(meet.erl) writes them: asking by rpc would boot a VM each time. The directory belongs to the app, so nothing in it is trusted.
+    """
+    path = f"{state_dir}/nodes"
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as stream:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode) or time.time() - about.st_mtime > _FRESH:
+            return None
+        lines = stream.read(65536).decode("ascii", "replace").split("\n")
+    if lines[0] != str(pid):
+        return None
+    return [line for line in lines[1:] if _NODE.match(line)]
+
+
+def address_conflicts(cluster: Cluster) -> list[str]:
+    """A sentence if the address of the cluster is not one of this host."""
+    with contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as one:
+        try:
+            one.bind((cluster.address, 0))
+        except OSError:
+            return [
+                f"bluegreen_cluster.address must be an address of this host (got {cluster.address}). `ip -brief address` on the host lists "
+                "its addresses."
+            ]
+    return []
+
+
+def port_conflicts(cluster: Cluster, pids: Iterable[int], sockets: Sockets) -> list[str]:
+    """Sentences if somebody else listens where the nodes are to listen.
+
+    :param pids: the slots that run.
+    """
+    own = {place for pid in pids for place in _proc.listeners(pid)}
+    found = []
+    for color in COLORS:
+        for port in cluster.range_of(color):
+            holder = _proc.listening_process(port) if set(_proc.listening_places(port, sockets)) - own else None
+            if holder:
+                found.append(
+                    f"port {port} is taken by {_proc.who_listens(holder)}. Choose another bluegreen_cluster.ports.{color}: "
+                    f"the app needs {PORTS} in a row."
+                )
+                break
+    return found
+
+
+def places(cluster: Cluster | None, color: str, pid: int | None, sockets: Sockets) -> list[str]:
+    """Where the node of a slot listens: C(10.0.0.5:9100). Empty for one that is not in a cluster."""
+    ports = cluster.range_of(color) if cluster and pid else []
+    return [place for port in ports for place in _proc.listening_places(port, sockets)]
