@@ -55,8 +55,9 @@ def test_a_mac(play, site, other_app, tmp_path):
 
 
 def test_a_name_with_a_domain_in_it_and_a_home_that_nobody_can_write_to(host, play, other_app, tmp_path):
-    # Ansible itself wants a directory for its temporary files.
-    env = {"LOGNAME": "CORP\\ann@corp.example", "HOME": "/proc/none", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "temp")}
+    # Ansible itself wants a directory for its temporary files, and one for the sockets of ssh.
+    own = {"ANSIBLE_LOCAL_TEMP": str(tmp_path / "temp"), "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path / "cp")}
+    env = {"LOGNAME": "CORP\\ann@corp.example", "HOME": "/proc/none", **own}
     assert "CORP\\ann@corp.example@" in cycle(play, other_app, tmp_path, env=env).text
     history = host.check_output("sudo tail -n 1 /opt/other_app/history.jsonl")
     assert json.loads(history)["who"].startswith("CORP\\ann@corp.example@")
