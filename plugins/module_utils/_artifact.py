@@ -86,6 +86,10 @@ def _resolve(name: str, links: dict[str, str]) -> str | None:
     return "/".join(place)
 
 
+def _outside(member: tarfile.TarInfo) -> Refused:
+    return Refused(f"the artifact has a link that leads outside: {member.name!r} -> {member.linkname!r}")
+
+
 def members_of(archive: tarfile.TarFile) -> list[tuple[str, tarfile.TarInfo]]:
     """Checked (name, member) pairs, in the order of the tarball. A member may well come twice: Mix does that.
 
@@ -109,15 +113,16 @@ def members_of(archive: tarfile.TarFile) -> list[tuple[str, tarfile.TarInfo]]:
                 raise Refused(f"the artifact has a member below a link: {member.name!r}")
             parent = posixpath.dirname(parent)
         if member.issym():
-            if _resolve(posixpath.dirname(name) + "/" + member.linkname, links) is None or member.linkname.startswith(
-                "/"
-            ):
-                raise Refused(f"the artifact has a link that leads outside: {member.name!r} -> {member.linkname!r}")
+            end = _resolve(f"{posixpath.dirname(name)}/{member.linkname}", links)
+            if end is None or member.linkname.startswith("/"):
+                raise _outside(member)
         elif member.islnk():
-            target = _safe_name(member.linkname)
-            member.linkname = posixpath.relpath(target, top) if top else target
-            if member.linkname not in files:
-                raise Refused(f"the artifact has a link that leads outside: {member.name!r} -> {member.linkname!r}")
+            # The name of a member that came before; never followed anywhere.
+            target = posixpath.normpath(member.linkname)
+            target = posixpath.relpath(target, top) if top else target
+            if target not in files:
+                raise _outside(member)
+            member.linkname = target
             files.add(name)
         elif member.isreg():
             files.add(name)

@@ -94,6 +94,7 @@ def test_every_truncation_is_noticed(tmp_path, cut):
         [("bin/x", tarfile.SYMTYPE, "../a/b/c/up/../x"), ("a/b/c/up", tarfile.SYMTYPE, "../../..")],
         [("out", tarfile.SYMTYPE, "lib"), ("bin/x", tarfile.LNKTYPE, "out/a")],
         [("bin/x", tarfile.LNKTYPE, "lib/later")],
+        [("bin/x", tarfile.LNKTYPE, "../../x")],
         [("lib/x", tarfile.SYMTYPE, "y"), ("lib/y", tarfile.SYMTYPE, "x")],
         [("bin/my_app", tarfile.SYMTYPE, "x")],
         [("releases/COOKIE", tarfile.SYMTYPE, "/etc/shadow")],
