@@ -148,6 +148,9 @@ class ActionModule(ActionBase):
 
     def _clusters(self) -> dict[str, Cluster]:
         """Host to its cluster, of all hosts of the group, or empty without one."""
+        # The variables of another host are slow to get. preflight has made sure that all hosts have a cluster, or none.
+        if not self._var("bluegreen_cluster"):
+            return {}
         hosts, hostvars = self._given["groups"].get(self._var("bluegreen_hosts"), []), self._given["hostvars"]
         found = {host: _cluster.from_option(hostvars[host].get("bluegreen_cluster") or {}) for host in hosts}
         return {host: cluster for host, cluster in found.items() if cluster}

@@ -261,8 +261,8 @@ class ActionModule(ActionBase):
             else contextlib.nullcontext()
         ):
             name = task_vars["inventory_hostname"]
-            if first and not wrong:
-                wrong += _validate.check_group_of_clusters(self._clusters(task_vars, args))
+            if settings["cluster"]:
+                wrong += self._check_clusters(task_vars, args)
             self._check(settings, args, wrong, result, (name, task_vars.get("ansible_host", name)))
         hooks, page = settings["hooks"], settings.get("maintenance_page")
         result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
@@ -307,11 +307,15 @@ class ActionModule(ActionBase):
         wrong += words
         return {} if words else {name[len("bluegreen_") :]: value for name, value in values.items()}
 
-    def _clusters(self, task_vars, args):
-        """Host to bluegreen_cluster, of all hosts of the group, also those that --limit leaves out: the nodes of all of them meet."""
-        hosts = task_vars["groups"].get(args.get("group"), [])
-        found = {host: task_vars["hostvars"][host].get("bluegreen_cluster") for host in hosts}
-        return {host: value or {} for host, value in found.items()}
+    def _check_clusters(self, task_vars, args):
+        """What does not go together in the clusters of the group, also of hosts that --limit leaves out: the nodes of all of them meet.
+
+        Once for the group, because the variables of another host are slow to get: on the first host, or where that has no cluster.
+        """
+        hosts, hostvars = task_vars["groups"].get(args.get("group"), []), task_vars["hostvars"]
+        if hosts and task_vars["inventory_hostname"] != hosts[0] and hostvars[hosts[0]].get("bluegreen_cluster"):
+            return []
+        return _validate.check_group_of_clusters({host: hostvars[host].get("bluegreen_cluster") for host in hosts})
 
     def _check_artifact(self, settings, result):
         artifact, checksum = settings.get("artifact"), settings.get("artifact_checksum")

@@ -233,9 +233,10 @@ def probe_slots(app: App, path: str) -> dict[str, dict[str, Any]]:
     seen: dict[str, dict[str, Any]] = {}
     for color in COLORS:
         wanted = app.slot_content(color) or app.service_manager == "daemon"
-        pid = _service.for_slot(app, color).pid() if wanted else None
+        service = _service.for_slot(app, color)
+        pid = service.pid() if wanted else None
         answer = _service.http_probe(app, color, path, 2.0) if pid else {"error": "not running"}
-        seen[color] = {"pid": pid, "answer": answer}
+        seen[color] = {"pid": pid, "answer": answer, "restarts": service.restarts_in_last_hour() if pid else 0}
     sockets = _proc.tcp_sockets()
     for color, one in seen.items():
         one["answer"] = _service.require_own_process(app, color, one["pid"], one["answer"], sockets)
@@ -274,7 +275,7 @@ def read_slot(app: App, color: str, facts: Facts, params: Mapping[str, Any], see
         "health": _http.describe(answer),
         "process_release": _service.process_release(app, pid) if pid else None,
         "pending": pending(journal),
-        "restarts": _service.for_slot(app, color).restarts_in_last_hour() if pid else 0,
+        "restarts": seen["restarts"],
         "node": app.node(color, pid),
         "node_listens": seen["node_listens"],
     }

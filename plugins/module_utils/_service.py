@@ -173,6 +173,7 @@ class Systemd(ServiceManager):
         super().__init__(app, color)
         self.unit = f"{app.name}@{color}.service"
         self.restarts = 0
+        self._shown: dict[str, str] = {}
 
     def _show(self) -> dict[str, str]:
         _rc, text = run(
@@ -215,7 +216,8 @@ class Systemd(ServiceManager):
 
     def pid(self) -> int | None:
         """Main process of the slot in a whole number, or V(None)."""
-        return self._pid(self._show())
+        self._shown = self._show()
+        return self._pid(self._shown)
 
     @staticmethod
     def _pid(shown: dict[str, str]) -> int | None:
@@ -282,7 +284,8 @@ class Systemd(ServiceManager):
         return f"journalctl -u {self.unit}"
 
     def restarts_in_last_hour(self) -> int:
-        if not int(self._show().get("NRestarts") or 0):
+        # systemd is slow to answer, and was asked for the process just before.
+        if not int((self._shown or self._show()).get("NRestarts") or 0):
             return 0
         words = ["journalctl", "--no-pager", "-q", "-o", "cat", "--since=-1h", "-u", self.unit]
         return run(words)[1].count("Scheduled restart job")
