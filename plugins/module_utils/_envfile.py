@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 # Tab is the one control character that systemd lets into a variable.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# An atom of at most 255 characters, of which the hash of a release may take nine; on the command line of the VM.
+_COOKIE = re.compile(r"\A[!-~]{1,240}\Z")
 _QUOTED = re.compile(r'([\\"$`])')
 
 # What makes a slot a slot; a value of the user's would point one slot at the other.
@@ -68,6 +70,10 @@ def _check(name: str, value: str, where: str) -> str:
     if name in _COMPUTED:
         raise Refused(f"{where}: bin/<app> works out {name} itself. Leave it out.")
     # Values are never shown: any of them may be a secret.
+    if name == "RELEASE_COOKIE" and not _COOKIE.match(value):
+        raise Refused(
+            f"{where}: RELEASE_COOKIE must be 1 to 240 ASCII characters without spaces (its value is not shown)"
+        )
     if _CONTROL.search(value):
         raise Refused(
             f"{where}: the value of {name} has a newline or another control character, which an env file cannot hold. "

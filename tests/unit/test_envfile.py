@@ -384,6 +384,14 @@ def test_what_keeps_a_node_to_itself_is_not_for_the_user(name, says):
         _envfile.from_mapping({name: "x"})
 
 
+@pytest.mark.parametrize("cookie", ["", "two words", "c" * 241, "kéks", "tab\t"])
+def test_cookies_that_erlang_would_not_take(cookie):
+    with pytest.raises(Refused, match="RELEASE_COOKIE must be 1 to 240") as refused:
+        _envfile.from_mapping({"RELEASE_COOKIE": cookie})
+    assert not cookie or cookie not in str(refused.value)
+    assert _envfile.from_mapping({"RELEASE_COOKIE": "my-own_cookie!"})
+
+
 def test_what_readers_of_dotenv_agree_on():
     assert _envfile.parse_dotenv("\ufeffA=1\r\nB='a\\nb'\r\n") == {"A": "1", "B": "a\\nb"}
     assert _envfile.parse_dotenv('A="a\\\\n"') == {"A": "a\\n"}

@@ -221,6 +221,16 @@ def test_a_node_that_does_not_meet_the_others_is_a_failed_deploy(play):
     wait_for_cluster()
 
 
+@pytest.mark.usefixtures("connected")
+def test_a_host_that_is_lost_is_not_waited_for(play):
+    color, gone = SITES[HOSTS[0]].color(), HOSTS[2]
+    with fleet.cut_off(gone):
+        deploy(play, "0.1.1-rebuilt", "bluegreen_lost_hosts=proceed").says(f"unreachable and unchanged: {gone}")
+    # Its old nodes are of the cluster all the same.
+    assert seen(HOSTS[0], "idle") >= nodes(other(color), HOSTS[0]) - {f"sample_app_{other(color)}@{address(gone)}"}
+    assert f"sample_app_{color}@{address(gone)}" in seen(HOSTS[0], "idle")
+
+
 # --- who must not meet -----------------------------------------------------------------------------------------------
 
 

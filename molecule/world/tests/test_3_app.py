@@ -138,3 +138,7 @@ def test_nothing_but_nginx_is_reachable(host, play, other_app):
     assert "name other_app_blue at port" in nodes and "127.0.0.1:4369" in places
     with broken(host, "sudo hostname not-in-any-dns", "sudo hostname bluegreen-world1"):
         play("rpc", other_app, {"expr": "Node.self()"}).says(':"other_app_blue@127.0.0.1"')
+        play("migrate", other_app, {"bluegreen_migrate_command": 'IO.puts("migrated")'}).says("migrated")
+        command = "sudo /opt/other_app/bin/other_app live remote"
+        assert command in play("console", other_app).text
+        assert "other_app_blue@127.0.0.1" in host.check_output(f"echo 'node()' | {command} 2>&1")
