@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
+import socket
+import threading
 
 import pytest
+import yaml
 from support.bluegreen import artifact, broken, variant
 
 # Loaded by every Python of the controller, before anything else. A Mac has no /proc; fork is there, and not safe in our hands.
@@ -73,4 +78,61 @@ def test_becoming_root_with_a_password(host, play, site, other_app, tmp_path, me
     with broken(host, f"sudo sh -c {shlex.quote(made)}", f"sudo sh -c {shlex.quote(gone)} 2>&1"):
         goal = {"ansible_user": "asks", "ansible_become_method": method, "ansible_become_password": "s3 cret"}
         cycle(play, {**other_app, **goal}, tmp_path)
+    assert site.color() == "blue"
+
+
+def of_inventory(name):
+    """A variable of the host in the inventory of the scenario."""
+    with open(os.environ["MOLECULE_PROJECT_DIRECTORY"] + "/molecule/world/molecule.yml", encoding="utf-8") as stream:
+        found = yaml.safe_load(os.path.expandvars(stream.read()))
+    return found["provisioner"]["inventory"]["host_vars"]["bluegreen-world1"][name]
+
+
+def test_a_bastion(play, site, other_app, tmp_path):
+    """The host is reached through another one, here through itself, and what a console needs is printed with it."""
+    key, port = of_inventory("ansible_ssh_private_key_file"), of_inventory("ansible_port")
+    common = of_inventory("ansible_ssh_common_args")
+    jump = f'-o ProxyCommand="ssh {common} -i {key} -p {port} -W %h:%p deploy@127.0.0.1"'
+    behind = {"ansible_port": 22, "ansible_ssh_common_args": f"{common} {jump}"}
+    cycle(play, {**other_app, **behind}, tmp_path)
+    assert site.color() == "blue"
+    assert "ProxyCommand" in play("console", {**other_app, **behind}).text
+
+
+@contextlib.contextmanager
+def on_ipv6(port):
+    """While the block runs, a port of 127.0.0.1 answers on ::1 too. Yields the port there."""
+
+    def pump(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                near, _address = listener.accept()
+                far = socket.create_connection(("127.0.0.1", port))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
+
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_in_the_inventory(play, site, other_app, tmp_path):
+    with on_ipv6(of_inventory("ansible_port")) as port:
+        cycle(play, {**other_app, "ansible_host": "::1", "ansible_port": port}, tmp_path)
     assert site.color() == "blue"
