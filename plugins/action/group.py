@@ -34,7 +34,7 @@ _OPTIONS = {
     "meetings": {"type": "bool", "default": False},
     "switch_times": {"type": "bool", "default": False},
     "sum_up": {"type": "bool", "default": False},
-    "tell": {"type": "str", "choices": ["migration", "history", "status", "ending"]},
+    "tell": {"type": "str", "choices": ["migration", "history", "status", "env", "logs", "ending"]},
     "format": {"type": "str", "choices": ["json", "html"]},
 }
 _WRITERS = {"json": _status_report.as_json, "html": _status_report.as_html}
@@ -191,7 +191,14 @@ class ActionModule(ActionBase):
             ran = {host: result for host, result in self._registered("migrated").items() if result.get("ok")}
             self._say(_messages.migration_lines(ran, self._var("bluegreen_migrate_command")))
             return {}
+        if what == "logs":
+            logs = self._registered("logs")
+            self._say(_messages.log_lines({host: logs.get(host) or {} for host in self._hosts}))
+            return {}
         infos = self._last("finished" if what == "ending" else "info")
+        if what == "env":
+            self._say(_messages.env_lines(infos))
+            return {}
         if what == "history":
             self._say(_messages.history_lines(infos))
             return {}

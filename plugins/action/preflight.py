@@ -14,7 +14,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -32,11 +32,11 @@ _SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "p
 # As in meta/runtime.yml, which is only a warning.
 _OLDEST = (2, 17)
 # Options of the playbooks, and variables that are easily typed without their prefix.
-_PLAYBOOK_VARS = ("color", "expr", "format", "history", "out", "strict")
+_PLAYBOOK_VARS = ("color", "expr", "format", "grep", "history", "out", "since", "strict")
 _PREFIXED = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
 
 # What needs no lock.
-_QUERIES = ("status", "rpc", "console", "unlock", "build", "adopt")
+_QUERIES = ("status", "env", "logs", "rpc", "console", "unlock", "build", "adopt")
 # The option that an operation cannot do without, and what to say where it is missing.
 _NEEDED = {"stop": "color", "canary": "percent", "maintenance": "state", "rpc": "expr"}
 _MISSING = {
@@ -118,12 +118,16 @@ def check_options(args: Mapping[str, Any]) -> list[str]:
     wrong: list[str] = []
     operation, given = (
         args.get("operation") or "",
-        {name: "" if args.get(name) is None else str(args[name]) for name in _NEEDED.values()},
+        {name: "" if args.get(name) is None else str(args[name]) for name in (*_NEEDED.values(), "since")},
     )
     needed = _NEEDED.get(operation)
     if needed and not given[needed]:
         wrong.append(_MISSING[operation])
-    for name, function in (("color", _validate.check_color), ("percent", _validate.check_percent)):
+    # Both read of a slot, and change nothing.
+    checks: dict[str, Callable[[Any], Any]] = {"percent": _validate.check_percent, "since": _validate.check_since}
+    if operation != "logs" or given["color"] not in ("live", "idle"):
+        checks["color"] = _validate.check_color
+    for name, function in checks.items():
         try:
             if given[name]:
                 function(args[name])

@@ -117,6 +117,11 @@ options:
   env:
     description: The user's variables, packed by the P(beamops.bluegreen.slot_env#filter) filter, for C(wanted).
     type: str
+  with_env_names:
+    description: Return in C(env_names) the names of the variables of both slots, each with a hash that tells equal values.
+    type: bool
+    default: false
+    version_added: 1.0.0
   with_files:
     description: Return in C(host_content) which files the releases on the host have, for M(beamops.bluegreen.release_install).
     type: bool

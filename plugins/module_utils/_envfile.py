@@ -358,6 +358,18 @@ def changes(before: dict[str, str], after: dict[str, str]) -> EnvChanges:
     }
 
 
+def digests(env: dict[str, str], salt: str) -> dict[str, str]:
+    """Name to a hash of the value, of the variables that may be the same in both slots: 8 digits, the same for the same value.
+
+    :param salt: the cookie of the app, which only the host knows. Without it nothing tells the values apart.
+    """
+    return {
+        name: hashlib.sha256(f"{salt} {name} {value}".encode("utf-8", "surrogatepass")).hexdigest()[:8] if salt else ""
+        for name, value in _moved_dir(env, "").items()
+        if name != BY_COLOR
+    }
+
+
 def _secrets(env: dict[str, str]) -> list[tuple[str, str]]:
     """(value, name) of all that must not be shown, longest first: the values, and the password in a URL."""
     found = []

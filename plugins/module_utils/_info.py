@@ -56,6 +56,7 @@ INFO_OPTIONS = dict(
     preview_token=dict(type="str", default="", no_log=True),
     overwrite_edits=dict(type="bool", default=False),
     with_files=dict(type="bool", default=False),
+    with_env_names=dict(type="bool", default=False),
     env=dict(type="str", no_log=True),
 )
 
@@ -345,6 +346,8 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         for color, slot in slots.items()
         if 0 < slot["restarts"] < _slots.CRASH_LOOP
     ]
+    if params["with_env_names"]:
+        info["env_names"] = {color: _envfile.digests(app.env(color), app.own_cookie()) for color in COLORS}
     _add_conclusions(info, app, params, facts, seen)
     if edit.by_hand and app.site_file in info["setup_needed"] and not params["overwrite_edits"]:
         info["conflicts"].append(edit.refusal())

@@ -8,6 +8,7 @@ Both managers answer the same five questions: what runs, start, stop, whose port
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
     from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Answer, Sockets
 
+# Of a log, so that a host with a chatty app does not send all of its memory.
+_MOST_LINES = 20000
 # Commands of bin/<app> that carry a slot's environment and are not the slot's process.
 _CLIENT_COMMANDS = ("eval", "pid", "remote", "restart", "rpc", "stop", "version")
 
@@ -161,6 +164,14 @@ class ServiceManager:
         """The command that shows its log, for a person."""
         raise NotImplementedError
 
+    def log_since(self, seconds: int) -> list[tuple[float, str]]:
+        """What the slot logged in the last seconds, oldest first: (seconds since the epoch, line)."""
+        raise NotImplementedError
+
+    def follow_command(self) -> str:
+        """What a person types on the host to follow the log."""
+        raise NotImplementedError
+
     def restarts_in_last_hour(self) -> int:
         """How often it has ended by itself and was brought back."""
         return 0
@@ -283,6 +294,24 @@ class Systemd(ServiceManager):
     def log_command(self) -> str:
         return f"journalctl -u {self.unit}"
 
+    def log_since(self, seconds: int) -> list[tuple[float, str]]:
+        words = ["journalctl", "--no-pager", "-q", "-o", "json", "--output-fields=MESSAGE", "-n", str(_MOST_LINES)]
+        _rc, text = run([*words, f"--since=-{seconds}s", "-u", self.unit])
+        found = []
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+                message = entry["MESSAGE"]
+                # systemd.journal-fields(7): what is not text comes as numbers.
+                message = message if isinstance(message, str) else bytes(message or []).decode("utf-8", "replace")
+                found.append((int(entry["__REALTIME_TIMESTAMP"]) / 1e6, message))
+            except (ValueError, KeyError, TypeError):
+                continue
+        return found
+
+    def follow_command(self) -> str:
+        return f"journalctl -f -u {self.unit}"
+
     def restarts_in_last_hour(self) -> int:
         # systemd is slow to answer, and was asked for the process just before.
         if not int((self._shown or self._show()).get("NRestarts") or 0):
@@ -380,6 +409,17 @@ class Daemon(ServiceManager):
 
     def log_command(self) -> str:
         return f"tail {self.mark}/log/erlang.log.*"
+
+    def log_since(self, seconds: int) -> list[tuple[float, str]]:
+        """All of its lines have the time of the last one: run_erl writes none."""
+        try:
+            at = max(os.path.getmtime(os.path.join(self.mark, "log", name)) for name in os.listdir(f"{self.mark}/log"))
+        except (FileNotFoundError, ValueError):
+            return []
+        return [(at, line) for line in self.log_tail(_MOST_LINES)] if time.time() - at <= seconds else []
+
+    def follow_command(self) -> str:
+        return f"tail -f {self.mark}/log/erlang.log.*"
 
 
 def _of_process(env: dict[str, str]) -> dict[str, str]:

@@ -189,6 +189,8 @@ class Info(TypedDict, total=False):
     lock: Lock | None
     nginx_version: str | None
     is_root: bool
+    # Color to name to a hash of the value, which is the same for the same value and tells nothing of it.
+    env_names: dict[str, dict[str, str]]
     # A hash of the cookie, which tells nothing of it; empty where there is none yet.
     cookie: str
     wanted: dict[str, Any] | None

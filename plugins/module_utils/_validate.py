@@ -370,6 +370,17 @@ def check_token(value: Any) -> str:
     return value
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def check_since(value: Any) -> int:
+    """How far back, in seconds."""
+    match = re.match(r"\A([0-9]{1,6})([smhd])\Z", value if isinstance(value, str) else "")
+    if not match:
+        raise Refused(f"since must be a whole number with s, m, h or d, such as 10m (got {_text(value)!r})")
+    return int(match.group(1)) * _SECONDS[match.group(2)]
+
+
 def check_percent(value: Any) -> int:
     return check_whole(value, "percent", 0, 100)
 

@@ -58,6 +58,11 @@ options:
     type: str
     default: ''
     version_added: 1.0.0
+  since:
+    description: For V(logs), how far back, as it was named on the command line, if it was.
+    type: str
+    default: ''
+    version_added: 1.0.0
   artifact_needed:
     description: Whether the run needs the artifact.
     type: bool

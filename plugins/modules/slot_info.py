@@ -185,6 +185,10 @@ cookie:
   description: A hash of the app's cookie on this host, which tells nothing of it; empty where there is none yet.
   type: str
   returned: success
+env_names:
+  description: With O(with_env_names), by color the names of the variables of the slot, each with a hash that tells nothing of its value.
+  type: dict
+  returned: success
 is_root:
   description: Whether the module ran as root.
   type: bool

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -336,6 +337,54 @@ _WHY_WIDTH = 160
 
 def shortened(text: str) -> str:
     return text if len(text) <= _WHY_WIDTH else text[: _WHY_WIDTH - 1].rstrip() + "…"
+
+
+def log_lines(results: Mapping[str, Result]) -> list[str]:
+    """The logs of a group in order of time, each line with its time (UTC), host and slot.
+
+    :param results: host to result of slot_logs, or to the result that says why there is none.
+    """
+    good = {host: result for host, result in results.items() if not why(result)}
+    entries = [(entry["at"], host, entry) for host, result in good.items() for entry in result["entries"]]
+    lines = []
+    for at, host, entry in sorted(entries, key=lambda item: item[:2]):
+        moment = datetime.datetime.fromtimestamp(at, datetime.timezone.utc).isoformat(timespec="milliseconds")
+        lines.append(f"{moment[:-6]}Z  {host}  {entry['color']}  {entry['text']}")
+    if good and not lines:
+        lines.append("nothing was logged. To look further back: -e since=1d")
+    left_out = {host: result["left_out"] for host, result in good.items() if result["left_out"]}
+    lines += [
+        f"{host}: {count} older lines are left out. To see fewer: -e since=1m, -e grep=TEXT"
+        for host, count in left_out.items()
+    ]
+    return lines + [f"{host}: {first_line(why(result))}" for host, result in results.items() if host not in good]
+
+
+def env_lines(infos: Infos) -> list[str]:
+    """Names of the variables of both slots, and how they compare; hosts on which that is the same stand together."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for host, info in infos.items():
+        reason = why(info)
+        found.setdefault((first_line(reason),) if reason else _env_table(info), []).append(host)
+    lines = []
+    for table, hosts in found.items():
+        lines += [f"{', '.join(hosts)}: {table[0]}", *table[1:]]
+    return lines
+
+
+def _env_table(info: Info) -> tuple[str, ...]:
+    names = info["env_names"]
+    everything = sorted(set(names["blue"]) | set(names["green"]))
+    width = max((len(name) for name in everything), default=0)
+    heads = [
+        f"{color} {'live' if color == info['live'] else 'idle'}" for color in COLORS if info["slots"][color]["release"]
+    ]
+    rows = []
+    for name in everything:
+        blue, green = names["blue"].get(name), names["green"].get(name)
+        word = "same" if blue == green else "differs" if blue and green else f"only in {'blue' if blue else 'green'}"
+        rows.append(f"  {name.ljust(width)}  {word}" if len(heads) > 1 else f"  {name}")
+    return (" and ".join(heads) or "no slot holds anything", *rows)
 
 
 def history_lines(infos: Infos) -> list[str]:

@@ -130,6 +130,7 @@ def test_every_command_of_the_documents_names_a_playbook_and_variables_that_exis
     }
     words_of |= {
         "status": {"strict", "history", "format", "out"},
+        "logs": {"color", "since", "grep"},
         "promote": {"color"},
         "stop": {"color"},
         "console": {"color"},

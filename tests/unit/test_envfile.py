@@ -399,3 +399,11 @@ def test_what_readers_of_dotenv_agree_on():
         _envfile.parse_dotenv('KEY="-----BEGIN\\nabc"')
     with pytest.raises(Refused, match="PORT belongs to the slot. Set bluegreen_ports"):
         _envfile.parse_dotenv("PORT=4000")
+
+
+def test_equal_values_are_told_by_a_hash_that_tells_nothing_else():
+    blue, green = in_slot("blue", {"A": "1", "B": "2"}), in_slot("green", {"A": "1", "B": "3"})
+    first, second = _envfile.digests(blue, "salt"), _envfile.digests(green, "salt")
+    assert first["A"] == second["A"] and first["B"] != second["B"] and "PORT" not in first
+    assert first["HOME"] == second["HOME"]
+    assert _envfile.digests(blue, "pepper")["A"] != first["A"] and _envfile.digests({"A": "1"}, "") == {"A": ""}

@@ -291,3 +291,31 @@ def test_a_reason_in_the_history_is_a_line_that_one_can_read():
     assert _messages.shortened("short") == "short"
     long = _messages.shortened("deploy failed on 1 host: " + "x" * 1000)
     assert len(long) == 160 and long.endswith("x…")
+
+
+def test_logs_of_a_group_are_one_log():
+    def entry(at, color, text):
+        return {"at": at, "color": color, "text": text}
+
+    good = {"ok": True, "left_out": 0, "entries": [entry(1.5, "blue", "b"), entry(3.25, "green", "d")]}
+    more = {"ok": True, "left_out": 7, "entries": [entry(0, "blue", "a"), entry(2, "blue", "c")]}
+    lines = _messages.log_lines({"web1": good, "web2": more, "web3": {"unreachable": True, "msg": "no route\nto host"}})
+    assert lines[:4] == [
+        "1970-01-01T00:00:00.000Z  web2  blue  a",
+        "1970-01-01T00:00:01.500Z  web1  blue  b",
+        "1970-01-01T00:00:02.000Z  web2  blue  c",
+        "1970-01-01T00:00:03.250Z  web1  green  d",
+    ]
+    assert lines[4].startswith("web2: 7 older lines are left out.") and lines[5] == "web3: unreachable: no route"
+    assert _messages.log_lines({"web1": {**good, "entries": []}})[0].startswith("nothing was logged")
+
+
+def test_environments_side_by_side():
+    names = {"blue": {"A": "1", "B": "2", "OLD": "3"}, "green": {"A": "1", "B": "9", "NEWER": "4"}}
+    table = ["  A      same", "  B      differs", "  NEWER  only in green", "  OLD    only in blue"]
+    infos = {"a": info(env_names=names), "b": info(env_names=names), "c": {"unreachable": True, "msg": "gone"}}
+    assert _messages.env_lines(infos) == ["a, b: blue live and green idle", *table, "c: unreachable: gone"]
+    alone = info(green=None, env_names={"blue": {"A": "1"}, "green": {}})
+    assert _messages.env_lines({"a": alone}) == ["a: blue live", "  A"]
+    empty = info(blue=None, green=None, env_names={"blue": {}, "green": {}})
+    assert _messages.env_lines({"a": empty}) == ["a: no slot holds anything"]

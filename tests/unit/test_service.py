@@ -69,3 +69,18 @@ def test_a_variable_with_a_typing_error(names, says):
     log = ["booting", "** (RuntimeError) environment variable SECRET_KEY_BASE is missing."]
     hints = slot_service.name_hints(log, dict.fromkeys(names, "x"))
     assert (hints == []) if says is None else (len(hints) == 1 and hints[0].startswith(says))
+
+
+def test_a_log_of_the_journal(app, monkeypatch):
+    lines = [
+        '{"__REALTIME_TIMESTAMP": "1500000", "MESSAGE": "plain"}',
+        '{"__REALTIME_TIMESTAMP": "2000000", "MESSAGE": [111, 107, 255]}',
+        '{"__REALTIME_TIMESTAMP": "2000001", "MESSAGE": null}',
+        "not json",
+        '{"MESSAGE": "without a time"}',
+    ]
+    asked = []
+    monkeypatch.setattr(_service, "run", lambda words: asked.append(words) or (0, "\n".join(lines)))
+    found = _service.for_slot(app, "blue").log_since(600)
+    assert found == [(1.5, "plain"), (2.0, "ok\ufffd"), (2.000001, "")]
+    assert "--since=-600s" in asked[0] and asked[0][-1] == f"{app.name}@blue.service"

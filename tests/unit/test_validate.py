@@ -546,3 +546,10 @@ def test_what_is_accepted_and_what_becomes_of_it(check, given, found):
 def test_what_is_one_too_many(check, given):
     with pytest.raises(Refused):
         check(*given)
+
+
+def test_how_far_back():
+    assert [_validate.check_since(value) for value in ("30s", "10m", "2h", "1d")] == [30, 600, 7200, 86400]
+    for wrong in ("10", "m", "-1m", "1w", "10m ", 10, None, "1234567s"):
+        with pytest.raises(Refused, match="since must be a whole number"):
+            _validate.check_since(wrong)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from support.bluegreen import Client, artifact, broken, variant, wait_until
@@ -142,3 +143,34 @@ def test_nothing_but_nginx_is_reachable(host, play, other_app):
         command = "sudo /opt/other_app/bin/other_app live remote"
         assert command in play("console", other_app).text
         assert "other_app_blue@127.0.0.1" in host.check_output(f"echo 'node()' | {command} 2>&1")
+
+
+def test_what_the_slots_logged_and_how_their_environments_differ(host, play, site, other_app, tmp_path):
+    first = artifact("other_app-0.1.0")
+    secret = {"DATABASE_URL": "ecto://app:s3cret-p4ssword@db.internal/app"}
+    play("deploy", other_app, {"bluegreen_artifact": first, "bluegreen_env": {**secret, "POOL_SIZE": "10"}})
+    second = {"bluegreen_artifact": variant(first, str(tmp_path / "second.tar.gz"))}
+    play("deploy", other_app, second, {"bluegreen_env": {**secret, "POOL_SIZE": "12", "NEW": "1"}})
+
+    run = play("env", other_app)
+    lines = [" ".join(line.split()) for line in run.text.splitlines()]
+    assert "bluegreen-world1: blue live and green idle" in lines
+    assert {"DATABASE_URL same", "HOME same", "POOL_SIZE differs", "NEW only in green"} <= set(lines)
+    assert "s3cret" not in run.text and run.changed() == 0
+
+    host.check_output(
+        "sudo /opt/other_app/bin/other_app green rpc 'require Logger; Logger.warning(System.get_env(~s(DATABASE_URL)))'"
+    )
+    wait_until(lambda: "<DATABASE_URL>" in play("logs", other_app, "color=idle", "grep=DATABASE").text)
+    both = play("logs", other_app, "since=1h")
+    assert "s3cret" not in both.text and both.changed() == 0
+    logged = re.findall(r"^ +(\S+Z)  bluegreen-world1  (blue|green)  (.*)$", both.text, re.MULTILINE)
+    assert [at for at, _color, _text in logged] == sorted(at for at, _color, _text in logged)
+    assert {color for _at, color, _text in logged} == {"blue", "green"}
+    assert {color for color in re.findall("  (blue|green)  ", play("logs", other_app, "color=live").text)} == {"blue"}
+    both.says("to follow: ssh", "journalctl -f -u other_app@blue", "journalctl -f -u other_app@green")
+    play("logs", other_app, "since=1h", "grep=nobody-logs-this").says("nothing was logged")
+    play("logs", other_app, "since=soon", rc=2).says(
+        "since must be a whole number with s, m, h or d, such as 10m (got 'soon')"
+    )
+    play("logs", other_app, "color=red", rc=2).says("color must be blue or green")
