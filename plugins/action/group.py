@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import (
     _clock,
     _gate,
@@ -139,9 +142,10 @@ class ActionModule(ActionBase):
                 else _plans.switch_plan(infos, self._args["color"] or None, deployed)
             )
             lines = _messages.switch_lines(infos, plan)
-        clusters = self._clusters()
+        clusters = self._clusters() if kind in ("deploy", "rollback") else {}
         if clusters:
-            plan = _plans.with_nodes(plan, self._var("bluegreen_app"), clusters)
+            live = _plans.live_already(infos, releases) if kind == "deploy" else {}
+            plan = _plans.with_nodes(plan, self._var("bluegreen_app"), clusters, live)
         if plan["ok"]:
             self._say(lines)
         return _gate.planned(before, plan)
@@ -151,9 +155,14 @@ class ActionModule(ActionBase):
         # The variables of another host are slow to get. preflight has made sure that all hosts have a cluster, or none.
         if not self._var("bluegreen_cluster"):
             return {}
-        hosts, hostvars = self._given["groups"].get(self._var("bluegreen_hosts"), []), self._given["hostvars"]
-        found = {host: _cluster.from_option(hostvars[host].get("bluegreen_cluster") or {}) for host in hosts}
-        return {host: cluster for host, cluster in found.items() if cluster}
+        found = {}
+        for host in self._given["groups"].get(self._var("bluegreen_hosts"), []):
+            # Of a host that --limit leaves out nobody has checked it, and nobody needs to.
+            with contextlib.suppress(AnsibleError, Refused):
+                cluster = _cluster.from_option(self._given["hostvars"][host].get("bluegreen_cluster") or {})
+                if cluster:
+                    found[host] = cluster
+        return found
 
     def _cookie(self) -> dict:
         return _plans.cookie_plan(self._infos())

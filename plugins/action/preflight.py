@@ -63,8 +63,8 @@ def check(settings: Mapping[str, Any]) -> list[str]:
 
     attempt(_validate.check_app, settings["app"])
     attempt(_validate.check_domain, settings["domain"])
-    attempt(_validate.check_ports, settings["ports"])
-    attempt(_validate.check_listen, settings["listen"])
+    ports = attempt(_validate.check_ports, settings["ports"])
+    listen = attempt(_validate.check_listen, settings["listen"])
     if settings["user"]:
         attempt(_validate.check_user, settings["user"])
     attempt(_validate.check_shared, settings["shared"])
@@ -85,9 +85,9 @@ def check(settings: Mapping[str, Any]) -> list[str]:
         attempt(_validate.check_version, settings["version"])
     attempt(_validate.check_aliases, settings["aliases"], settings["domain"])
     attempt(_validate.check_trusted_proxies, settings["trusted_proxies"])
-    attempt(_validate.check_tls, settings["tls"], settings["listen"])
-    listens = [str(settings["listen"]), str((settings["tls"] or {}).get("listen", "443"))]
-    ports = settings["ports"] if isinstance(settings["ports"], dict) else {}
+    tls = attempt(_validate.check_tls, settings["tls"], settings["listen"])
+    # What is wrong by itself is said already.
+    listens = [one for one in (listen, str((tls or {}).get("listen", "443"))) if one]
     attempt(_validate.check_cluster, settings["cluster"], ports, listens)
     if settings.get("acme_webroot"):
         attempt(_validate.check_path, settings["acme_webroot"], "bluegreen_acme_webroot")
@@ -266,7 +266,7 @@ class ActionModule(ActionBase):
         ):
             name = task_vars["inventory_hostname"]
             if settings["cluster"]:
-                wrong += self._check_clusters(task_vars, args)
+                wrong += self._check_clusters(task_vars)
             self._check(settings, args, wrong, result, (name, task_vars.get("ansible_host", name)))
         hooks, page = settings["hooks"], settings.get("maintenance_page")
         result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
@@ -311,15 +311,18 @@ class ActionModule(ActionBase):
         wrong += words
         return {} if words else {name[len("bluegreen_") :]: value for name, value in values.items()}
 
-    def _check_clusters(self, task_vars, args):
-        """What does not go together in the clusters of the group, also of hosts that --limit leaves out: the nodes of all of them meet.
+    def _check_clusters(self, task_vars):
+        """What does not go together in the clusters of the hosts of this run. Each host checks its own.
 
         Once for the group, because the variables of another host are slow to get: on the first host, or where that has no cluster.
         """
-        hosts, hostvars = task_vars["groups"].get(args.get("group"), []), task_vars["hostvars"]
-        if hosts and task_vars["inventory_hostname"] != hosts[0] and hostvars[hosts[0]].get("bluegreen_cluster"):
-            return []
-        return _validate.check_group_of_clusters({host: hostvars[host].get("bluegreen_cluster") for host in hosts})
+        hosts, hostvars = task_vars["ansible_play_hosts_all"], task_vars["hostvars"]
+        try:
+            if task_vars["inventory_hostname"] != hosts[0] and hostvars[hosts[0]].get("bluegreen_cluster"):
+                return []
+            return _validate.check_group_of_clusters({host: hostvars[host].get("bluegreen_cluster") for host in hosts})
+        except AnsibleError as error:
+            return [f"bluegreen_cluster of another host: {error}"]
 
     def _check_artifact(self, settings, result):
         artifact, checksum = settings.get("artifact"), settings.get("artifact_checksum")

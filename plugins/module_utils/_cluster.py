@@ -10,6 +10,7 @@ called. Without a cluster the address is the loopback's, and nothing is reachabl
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import re
@@ -19,7 +20,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _proc, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _files, _proc, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def variables(app: str, color: str, root: str, cluster: Cluster | None, nodes: I
             f"-run file eval {root}/bin/meet.erl"
         )
     return {
-        "BLUEGREEN_NODES": ",".join(nodes),
+        # A node that is reached from nowhere else has nobody to meet.
+        "BLUEGREEN_NODES": ",".join(nodes) if cluster else "",
         "BLUEGREEN_VM_FLAGS": flags,
         "ERL_AFLAGS": _interface(LOOPBACK),
         "ERL_EPMD_ADDRESS": address,
@@ -121,16 +123,19 @@ def nodes_to_meet(app: str, colors: Mapping[str, str], clusters: Mapping[str, Cl
 
     With generations together those are all of the group. Apart, those of the same deploy: to try others would fill their logs.
 
-    :param colors: host to the color that is deployed to there.
-    :param clusters: host to its cluster, of all hosts of the group.
+    :param colors: host to the color of the node that has, or is about to have, what is deployed.
+    :param clusters: host to its cluster, of all hosts of the group. Of those that are not deployed to nobody knows the color.
     """
     found = {}
     for host, color in colors.items():
+        if host not in clusters:
+            continue
         own = node_name(app, color, clusters[host].address)
-        if clusters[host].generations == "together":
-            names = [node_name(app, one, cluster.address) for cluster in clusters.values() for one in COLORS]
-        else:
-            names = [node_name(app, colors[other], clusters[other].address) for other in colors]
+        names = [
+            node_name(app, one, cluster.address)
+            for other, cluster in clusters.items()
+            for one in (COLORS if cluster.generations == "together" or other not in colors else (colors[other],))
+        ]
         found[host] = [name for name in names if name != own]
     return found
 
@@ -170,16 +175,19 @@ def seen_by(state_dir: str, pid: int) -> list[str] | None:
 
     C(meet.erl) writes them: asking by rpc would boot a VM each time. The directory belongs to the app, so nothing in it is trusted.
     """
-    path = f"{state_dir}/nodes"
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = os.open(f"{state_dir}/nodes", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
-    with os.fdopen(handle, "rb") as stream:
+    try:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode) or time.time() - about.st_mtime > _FRESH:
             return None
-        lines = stream.read(65536).decode("ascii", "replace").split("\n")
+        lines = os.read(handle, 65536).decode("ascii", "replace").split("\n")
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
     if lines[0] != str(pid):
         return None
     return [line for line in lines[1:] if _NODE.match(line)]
@@ -198,22 +206,44 @@ def address_conflicts(cluster: Cluster) -> list[str]:
     return []
 
 
-def port_conflicts(cluster: Cluster, pids: Iterable[int], sockets: Sockets) -> list[str]:
-    """Sentences if somebody else listens where the nodes are to listen.
+# A node that starts and one that is about to end.
+_NEEDED = 2
 
-    :param pids: the slots that run.
+
+def port_conflicts(app: str, cluster: Cluster, pids: Iterable[int], sockets: Sockets) -> list[str]:
+    """Sentences if the nodes have no room where they are to listen, or would share it with the nodes of another app.
+
+    :param pids: the slots that run. One that systemd has brought back since is known by its unit.
     """
-    own = {place for pid in pids for place in _proc.listeners(pid)}
-    found = []
+    own, found = set(pids), []
     for color in COLORS:
+        taken = []
         for port in cluster.range_of(color):
-            holder = _proc.listening_process(port) if set(_proc.listening_places(port, sockets)) - own else None
-            if holder:
-                found.append(
-                    f"port {port} is taken by {_proc.who_listens(holder)}. Choose another bluegreen_cluster.ports.{color}: "
-                    f"the app needs {PORTS} in a row."
-                )
-                break
+            holder = _proc.listening_process(port) if _collides(cluster.address, port, sockets) else None
+            unit = _proc.unit_of(holder[0]) if holder and holder[0] else None
+            owner = re.match(r"([a-z0-9_]+)@(?:blue|green)\Z", unit or "")
+            if holder and holder[0] not in own and not (owner and owner.group(1) == app):
+                taken.append((port, holder, bool(owner)))
+        theirs = [entry for entry in taken if entry[2]]
+        if theirs or PORTS - len(taken) < _NEEDED:
+            port, holder, _theirs = (theirs or taken)[0]
+            found.append(
+                f"port {port} is taken by {_proc.who_listens(holder)}. Choose another bluegreen_cluster.ports.{color}: each slot of each "
+                f"app has {PORTS} ports in a row."
+            )
+    return found
+
+
+def _collides(address: str, port: int, sockets: Sockets) -> bool:
+    places = _proc.listening_places(port, sockets)
+    return any(place in (f"{address}:{port}", f"0.0.0.0:{port}", f"[::]:{port}") for place in places)
+
+
+def mapper_addresses(folder: str = "/etc/systemd/system") -> list[str]:
+    """Where the port mapper of this host listens for the apps on it, by their units."""
+    found = [LOOPBACK]
+    for path in sorted(glob.glob(f"{folder}/*-epmd.service")):
+        found += re.findall(r"^Environment=ERL_EPMD_ADDRESS=([0-9.]+)$", _files.read_text(path) or "", re.MULTILINE)
     return found
 
 

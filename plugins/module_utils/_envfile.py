@@ -70,6 +70,8 @@ def _check(name: str, value: str, where: str) -> str:
     if name in _COMPUTED:
         raise Refused(f"{where}: bin/<app> works out {name} itself. Leave it out.")
     # Values are never shown: any of them may be a secret.
+    if name == "RELEASE_COOKIE" and where in ("bluegreen_env_blue", "bluegreen_env_green"):
+        raise Refused(f"{where}: RELEASE_COOKIE must be the same in both slots. Set it in bluegreen_env.")
     if name == "RELEASE_COOKIE" and not _COOKIE.match(value):
         raise Refused(
             f"{where}: RELEASE_COOKIE must be 1 to 240 ASCII characters without spaces (its value is not shown)"

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
@@ -171,19 +171,22 @@ def no_programs(app: App) -> list[str]:
     return []
 
 
-def _is_open(places: list[str], but: str = "127.0.0.1") -> bool:
-    return any(not place.startswith(("127.", "[::1]", "[::ffff:127.", f"{but}:")) for place in places)
+def _is_open(places: list[str], but: Iterable[str] = ()) -> bool:
+    good = ("127.", "[::1]", "[::ffff:127.", *(f"{address}:" for address in but))
+    return any(not place.startswith(good) for place in places)
 
 
 def open_ports(app: App, seen: dict[str, Any]) -> list[str]:
     """Sentences for what of the app can be reached past nginx, from the network."""
     found = [str(app.ports[color]) for color in COLORS if _is_open(seen[color]["listens"])]
     mapper = []
-    own = app.cluster.address if app.cluster else _cluster.LOOPBACK
-    if _is_open(seen["blue"]["mapper"], own) and any(seen[color]["pid"] for color in COLORS):
+    runs = any(seen[color]["pid"] for color in COLORS)
+    if runs and _is_open(seen["blue"]["mapper"], _cluster.mapper_addresses()):
+        holder = _proc.listening_process(_cluster.EPMD)
+        unit = _proc.unit_of(holder[0]) if holder and holder[0] else None
         mapper = [
             f"Erlang's port mapper is open to the network (port {_cluster.EPMD}). Deploy to both slots, then restart it, unless another "
-            f"program needs it like that: systemctl restart {app.name}-epmd"
+            f"program needs it like that: systemctl restart {unit or f'{app.name}-epmd'}"
         ]
     if not found:
         return mapper
@@ -364,7 +367,7 @@ def _add_conclusions(info: Info, app: App, params: Mapping[str, Any], facts: Fac
     if params["expected_files"] and app.cluster:
         pids = [one["pid"] for one in seen.values() if one["pid"]]
         info["conflicts"] += _cluster.address_conflicts(app.cluster)
-        info["conflicts"] += _cluster.port_conflicts(app.cluster, pids, _proc.tcp_sockets())
+        info["conflicts"] += _cluster.port_conflicts(app.name, app.cluster, pids, _proc.tcp_sockets())
     info["disagreements"] = _slots.disagreements(info)
     info["migrate_color"] = _slots.migrate_color(info)
     try:

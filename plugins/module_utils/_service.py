@@ -428,6 +428,50 @@ def _of_process(env: dict[str, str]) -> dict[str, str]:
     return {**env, "ERL_AFLAGS": " ".join(flags)} if flags else env
 
 
+# What env.sh must leave as it is: it is read after the environment of the slot, and wins over it.
+_OURS = ("RELEASE_NODE", "RELEASE_DISTRIBUTION", "RELEASE_COOKIE", "ERL_EPMD_ADDRESS", "ERL_AFLAGS")
+_EVALUATE = '. "$1" >/dev/null 2>&1; shift; for name; do eval "printf \'%s\\000\' \\"\\${$name}\\""; done'
+
+
+def require_own_node(app: App, color: str, release: str, env: dict[str, str]) -> None:
+    """Raises Failure if env.sh of a release would make another node of a slot than its environment says.
+
+    It is evaluated as C(bin/<app>) would do it, as the app's user, and nothing else is run.
+    """
+    version = _validate.release_version(release)
+    root = app.release_dir(release)
+    script = f"{root}/releases/{version}/env.sh"
+    if not os.path.isfile(script):
+        return
+    before = _of_process(env)
+    own = {"RELEASE_ROOT": root, "RELEASE_NAME": app.name, "RELEASE_VSN": version, "RELEASE_COMMAND": "start"}
+    _rc, text = run(
+        ["/bin/sh", "-c", _EVALUATE, "sh", script, *_OURS],
+        timeout=10,
+        cwd=app.state_dir(color),
+        env=clean_environ({**before, **own}),
+        **as_app_user(app),
+    )
+    after = dict(zip(_OURS, text.split("\0")))
+    if len(text.split("\0")) <= len(_OURS):
+        # It ended the shell, as it will end the start, which has the words for it.
+        return
+    wrong = [name for name in _OURS if after[name] != before.get(name, "")]
+    # Flags of its own do no harm behind ours.
+    if "ERL_AFLAGS" in wrong and before.get("ERL_AFLAGS", "") in after["ERL_AFLAGS"]:
+        wrong.remove("ERL_AFLAGS")
+    if not wrong:
+        return
+    lines = (_files.read_text(script) or "").splitlines()
+    found = [str(number) for number, line in enumerate(lines, 1) if any(f"{name}=" in line for name in wrong)]
+    where = f"line {' and '.join(found)} of " if found else ""
+    keep = 'ERL_AFLAGS="$ERL_AFLAGS …"' if wrong == ["ERL_AFLAGS"] else f'{wrong[0]}="${{{wrong[0]}:-…}}"'
+    raise Failure(
+        f"{where}env.sh in {release} sets {' and '.join(wrong)}, which belong{'s' if len(wrong) == 1 else ''} to the slot. Take it out of "
+        f"rel/env.sh.eex, or keep what is there: export {keep}"
+    )
+
+
 def open_port_mapper(app: App, color: str) -> None:
     """Have the port mapper, one for all apps of the host, listen where other hosts ask for the node of a slot. Raises: Failure.
 
@@ -442,9 +486,15 @@ def open_port_mapper(app: App, color: str) -> None:
     if not places or good & set(places):
         return
     holder = _proc.listening_process(port)
-    unit = _proc.unit_of(holder[0]) if holder and holder[0] else None
-    text = _files.read_text(f"/etc/systemd/system/{unit}.service") if unit else None
-    if unit and text and _app.MARK in text:
+    pid = holder[0] if holder else None
+    unit = _proc.unit_of(pid) if pid else None
+    # A slot that found none has started one in a cgroup of its own: app@blue.
+    name = re.sub(r"@.*", "@", unit or "")
+    text = _files.read_text(f"/etc/systemd/system/{name}.service") if name else None
+    if pid and unit and text and _app.MARK in text:
+        if "@" in unit:
+            _signal(pid, signal.SIGTERM)
+            unit = f"{app.name}-epmd"
         run(["systemctl", "restart", f"{unit}.service"])
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:

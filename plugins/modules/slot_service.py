@@ -355,6 +355,7 @@ class Slot:
         self.require_memory()
         if self.check:
             return result
+        _service.require_own_node(self.app, self.color, release, env)
         try:
             seconds = self.replace_content(release, text, running)
         except (Failure, OSError) as error:

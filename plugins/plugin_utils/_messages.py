@@ -16,6 +16,7 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils._plans import (
     held,
     new_release,
     not_ready,
+    strangers,
     unseen,
     waits,
 )
@@ -251,11 +252,14 @@ def cluster_remarks(infos: Infos) -> list[str]:
                 found.append(f"{host}: {color} does not say which nodes it is connected with")
             elif names:
                 found.append(f"{host}: {color} is not connected with {', '.join(names)}")
-    if found:
+    if any("connected" in line for line in found):
         found.append(
             "Nodes that miss each other: do their hosts reach each other on port 4369 and the ports of bluegreen_cluster?"
         )
-    return found
+    return found + [
+        f"{host}: its cookie is not the one of the group, so its nodes meet nobody. Deploy to the whole group."
+        for host in strangers(infos)
+    ]
 
 
 def _slot_cell(info: Info, color: str) -> str:

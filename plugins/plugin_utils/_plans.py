@@ -162,12 +162,24 @@ def rollback_plan(infos: Infos, force: bool = False) -> Gate:
 # --- the cluster -------------------------------------------------------------------------------------------------------
 
 
-def with_nodes(plan: Gate, app: str, clusters: Mapping[str, Cluster]) -> Gate:
+def live_already(infos: Infos, releases: Mapping[str, str | None]) -> dict[str, str]:
+    """Host to its live color, of the hosts that have what a deploy brings live."""
+    found = {}
+    for host, info in infos.items():
+        if info.get("wanted") and same(new_release(info, releases.get(host)), info["slots"][info["live"]]):
+            found[host] = info["live"]
+    return found
+
+
+def with_nodes(plan: Gate, app: str, clusters: Mapping[str, Cluster], live: Mapping[str, str] | None = None) -> Gate:
     """A plan of which each goal also says which nodes the new one keeps a connection with.
 
     :param clusters: host to its cluster, of all hosts of the group.
+    :param live: what V(live_already) has found.
     """
-    colors = {host: goal["color"] for host, goal in plan.get("hosts", {}).items() if goal.get("color")}
+    colors = {host: goal.get("color") for host, goal in plan.get("hosts", {}).items()}
+    # Where the release is live already, nothing is deployed to the slot that the plan names.
+    colors.update(live or {})
     nodes = _cluster.nodes_to_meet(app, {host: color for host, color in colors.items() if color}, clusters)
     hosts: dict[str, Goal] = {
         host: {**goal, "nodes": nodes[host]} if host in nodes else goal for host, goal in plan.get("hosts", {}).items()
@@ -178,13 +190,26 @@ def with_nodes(plan: Gate, app: str, clusters: Mapping[str, Cluster]) -> Gate:
 def cookie_plan(infos: Infos) -> dict:
     """Whose cookie the hosts of a cluster get: {"source", "targets"}.
 
-    The first host's, unless nodes of other hosts run in a cluster already: a new first host must not cut them off.
+    The first host's, unless nodes of other hosts run in a cluster already: then the one that most of those have, so that a new host does
+    not cut them off.
     """
     there = {host: info for host, info in infos.items() if info["cookie"]}
-    clustered = [host for host, info in there.items() if _nodes(info)]
-    source = next(iter(clustered or there), None)
+    most = _most_common(there)
+    source = next((host for host, info in there.items() if most in (None, info["cookie"])), None)
     targets = [host for host, info in there.items() if source and info["cookie"] != there[source]["cookie"]]
     return {"source": source, "targets": targets}
+
+
+def strangers(infos: Infos) -> list[str]:
+    """Hosts that run nodes in a cluster and have another cookie than most of those: a new host that was deployed to by itself."""
+    most = _most_common(infos)
+    return [host for host, info in infos.items() if _nodes(info) and info["cookie"] != most]
+
+
+def _most_common(infos: Infos) -> str | None:
+    """The cookie that most hosts have, of those that run nodes in a cluster."""
+    clustered = [info["cookie"] for info in infos.values() if _nodes(info)]
+    return max(clustered, key=clustered.count, default=None)
 
 
 def meetings(infos: Infos, deployed: Mapping[str, Result]) -> dict[str, list[str]]:
@@ -193,12 +218,14 @@ def meetings(infos: Infos, deployed: Mapping[str, Result]) -> dict[str, list[str
     :param deployed: host to result of slot_service.
     """
     new = {host: result["node"] for host, result in deployed.items() if result.get("node")}
-    # What a slot held before it was deployed to does not run any more.
+    # What a slot held before it was deployed to does not run any more, and where the release was live already, an idle slot may have got
+    # back what it held. A sick one may be what this deploy is for.
     old = [
         node
         for host, info in infos.items()
         for color, node in _nodes(info).items()
-        if color != (deployed.get(host) or {}).get("color")
+        if color != deployed.get(host, {}).get("color") and not deployed.get(host, {}).get("already_live")
+        if info["slots"][color]["healthy"]
     ]
     return {host: _cluster.peers(node, [*new.values(), *old]) for host, node in new.items()}
 

@@ -37,9 +37,10 @@ ACCEPTED = yaml.safe_load((TOP / "tests/mutants/accepted.yml").read_text())
 PYTHON = {
     "plugins/module_utils/_slots.py": ["test_slots", "test_plans", "test_messages"],
     "plugins/module_utils/_validate.py": ["test_validate", "test_slots"],
-    "plugins/module_utils/_envfile.py": ["test_envfile"],
+    "plugins/module_utils/_envfile.py": ["test_envfile", "test_cluster"],
+    "plugins/module_utils/_cluster.py": ["test_cluster"],
     "plugins/plugin_utils/_gate.py": ["test_gate"],
-    "plugins/plugin_utils/_plans.py": ["test_plans"],
+    "plugins/plugin_utils/_plans.py": ["test_plans", "test_cluster"],
     "plugins/plugin_utils/_messages.py": ["test_messages", "test_status_report"],
 }
 PLACES = ("default", "fleet", "world")

@@ -77,7 +77,10 @@ def test_which_nodes_a_new_one_is_told_of():
         "a": ["app_green@10.0.0.2"],
         "b": ["app_blue@10.0.0.1"],
     }
-    # A host that is not deployed to this time is of the cluster all the same.
+    # A host that is not deployed to this time is of the cluster all the same, and nobody knows on which color its release is.
+    assert _cluster.nodes_to_meet("app", {"a": "blue", "x": "blue"}, APART) == {
+        "a": ["app_blue@10.0.0.2", "app_green@10.0.0.2"]
+    }
     assert "app_blue@10.0.0.2" in _cluster.nodes_to_meet("app", {"a": "blue"}, {"a": ONE, "b": TWO})["a"]
 
 
@@ -107,6 +110,12 @@ def test_what_was_just_deployed_must_meet_the_new_ones_and_the_old_ones_that_run
     new = {"a": node("a_g@1", everyone), "b": node("b_g@1", everyone)}
     deployed = {host: {"color": "green", "node": new[host]} for host in new}
     assert _plans.meetings(infos, deployed) == {"a": ["a_b@1", "b_b@1", "b_g@1"], "b": ["a_b@1", "a_g@1", "b_b@1"]}
+    # Nor what is sick, nor what a host has that held the release live already.
+    infos["a"]["slots"]["blue"]["healthy"] = False
+    assert "a_b@1" not in _plans.meetings(infos, deployed)["b"]
+    infos["a"]["slots"]["blue"]["healthy"] = True
+    there = {**deployed, "a": {"color": "blue", "node": infos["a"]["slots"]["blue"]["node"], "already_live": True}}
+    assert _plans.meetings(infos, there)["b"] == ["a_b@1", "b_b@1"]
     # What is gone from the slot is not waited for, and without a cluster there is nobody to meet.
     assert _plans.meetings({"a": infos["a"]}, {"a": deployed["a"]}) == {"a": ["a_b@1"]}
     assert _plans.meetings(infos, {"a": {"color": "green", "node": None}}) == {}
@@ -117,6 +126,12 @@ def test_whose_cookie_it_is():
     # A new first host does not cut off those that are connected already.
     there = clustered(blue=node("b@1"), cookie="2")
     assert _plans.cookie_plan({"a": info(cookie="1"), "b": there}) == {"source": "b", "targets": ["a"]}
+    # Nor one that was deployed to by itself, and thinks it is a cluster.
+    group = {host: clustered(blue=node(host), cookie=cookie) for host, cookie in (("a", "1"), ("b", "2"), ("c", "2"))}
+    assert _plans.cookie_plan(group) == {"source": "b", "targets": ["a"]} and _plans.strangers(group) == ["a"]
+    assert "a: its cookie is not the one of the group" in _messages.cluster_remarks(group)[0] and _messages.in_doubt(
+        group
+    )
     assert _plans.cookie_plan({"a": info(cookie="1"), "b": info(cookie="1")})["targets"] == []
     assert _plans.cookie_plan({"a": info(cookie="")}) == {"source": None, "targets": []}
 
@@ -125,6 +140,16 @@ def test_a_plan_says_whom_to_meet():
     plan = {"ok": True, "failures": [], "lost": [], "hosts": {"a": {"color": "blue"}, "b": {"refused": "no"}}}
     hosts = _plans.with_nodes(plan, "app", {"a": ONE, "b": TWO})["hosts"]
     assert "app_green@10.0.0.2" in hosts["a"]["nodes"] and "nodes" not in hosts["b"]
+
+
+def test_a_host_that_has_the_release_live_already_is_met_there():
+    fresh, done = info(green=None), info(live="green", green="r")
+    done["wanted"] = fresh["wanted"] = {"env": done["slots"]["green"]["env"], "env_changes": None}
+    live = _plans.live_already({"a": fresh, "b": done}, {"a": "r", "b": "r"})
+    assert live == {"b": "green"}
+    plan = {"ok": True, "failures": [], "lost": [], "hosts": {"a": {"color": "green"}, "b": {"color": "blue"}}}
+    hosts = _plans.with_nodes(plan, "app", APART, live)["hosts"]
+    assert hosts["a"]["nodes"] == ["app_green@10.0.0.2"] and hosts["b"]["nodes"] == ["app_green@10.0.0.1"]
 
 
 def test_the_status_has_the_cluster_and_names_who_is_missing():
@@ -200,7 +225,7 @@ def test_what_a_node_has_written_of_itself_is_not_trusted(tmp_path):
     assert _cluster.seen_by(str(tmp_path), 7) is None
     write(file, "7\napp_blue@10.0.0.2\n../../etc/passwd\n\x1b[31mred@10.0.0.3\n")
     assert _cluster.seen_by(str(tmp_path), 7) == ["app_blue@10.0.0.2"]
-    # Of the process before, too old, a link, a pipe that nobody writes to.
+    # Of the process before, too old, a link, a pipe that nobody writes to, a directory.
     assert _cluster.seen_by(str(tmp_path), 8) is None
     write(file, "7\n", age=60)
     assert _cluster.seen_by(str(tmp_path), 7) is None
@@ -209,6 +234,9 @@ def test_what_a_node_has_written_of_itself_is_not_trusted(tmp_path):
     assert _cluster.seen_by(str(tmp_path), 7) is None
     file.unlink()
     os.mkfifo(file)
+    assert _cluster.seen_by(str(tmp_path), 7) is None
+    file.unlink()
+    file.mkdir()
     assert _cluster.seen_by(str(tmp_path), 7) is None
 
 
@@ -233,6 +261,27 @@ def test_addresses_and_ports_on_a_host():
         sockets = _proc.tcp_sockets()
         assert _cluster.places(cluster, "blue", os.getpid(), sockets)[-1] == f"127.0.0.1:{port}"
         assert _cluster.places(cluster, "blue", None, sockets) == [] and _cluster.places(None, "blue", 1, sockets) == []
-        wrong = [line for line in _cluster.port_conflicts(cluster, [], sockets) if "ports.blue" in line]
-        assert "is taken by process" in wrong[0]
-        assert not [line for line in _cluster.port_conflicts(cluster, [os.getpid()], sockets) if str(port) in line]
+        # One of five does no harm.
+        assert not [line for line in _cluster.port_conflicts("app", cluster, [], sockets) if "ports.blue" in line]
+
+
+def test_ports_of_nodes_that_somebody_else_has(monkeypatch):
+    def conflicts(*taken, unit=None, address="10.0.0.1", pids=()):
+        places = {port: [f"{address}:{port}"] for port in taken}
+        monkeypatch.setattr(_proc, "listening_places", lambda port, _sockets: places.get(port, []))
+        monkeypatch.setattr(_proc, "listening_process", lambda _port: (7, "beam.smp"))
+        monkeypatch.setattr(_proc, "unit_of", lambda _pid: unit)
+        return _cluster.port_conflicts("app", ONE, pids, {})
+
+    assert "port 9100 is taken by process 7 (beam.smp)" in conflicts(9100, 9101, 9102, 9103)[0]
+    assert conflicts(9100, 9101, 9102) == [] and conflicts(*range(9100, 9105), address="127.0.0.1") == []
+    assert len(conflicts(*range(9100, 9105), address="0.0.0.0")) == 1
+    # Ours, also one that systemd has brought back since, and another app's, which would share the range.
+    assert conflicts(*range(9100, 9105), pids=[7]) == [] and conflicts(*range(9100, 9105), unit="app@blue") == []
+    assert "other@green" in conflicts(9204, unit="other@green")[0]
+
+
+def test_where_the_port_mapper_listens_for_all_apps(tmp_path):
+    (tmp_path / "a-epmd.service").write_text("[Service]\nEnvironment=ERL_EPMD_ADDRESS=10.0.0.1\n")
+    (tmp_path / "b-epmd.service").write_text("[Service]\nExecStart=epmd\n")
+    assert _cluster.mapper_addresses(str(tmp_path)) == ["127.0.0.1", "10.0.0.1"]

@@ -390,6 +390,8 @@ def test_cookies_that_erlang_would_not_take(cookie):
         _envfile.from_mapping({"RELEASE_COOKIE": cookie})
     assert not cookie or cookie not in str(refused.value)
     assert _envfile.from_mapping({"RELEASE_COOKIE": "my-own_cookie!"})
+    with pytest.raises(Refused, match="the same in both slots"):
+        _envfile.from_mapping({"RELEASE_COOKIE": "mine"}, "bluegreen_env_blue")
 
 
 def test_what_readers_of_dotenv_agree_on():

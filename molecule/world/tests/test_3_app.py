@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
+import tarfile
 
 from support.bluegreen import Client, artifact, broken, variant, wait_until
 
@@ -143,6 +145,46 @@ def test_nothing_but_nginx_is_reachable(host, play, other_app):
         command = "sudo /opt/other_app/bin/other_app live remote"
         assert command in play("console", other_app).text
         assert "other_app_blue@127.0.0.1" in host.check_output(f"echo 'node()' | {command} 2>&1")
+
+
+def with_env_sh(path, text):
+    """The release of the other app with an env.sh of the user's own. Returns its path."""
+    with tarfile.open(artifact("other_app-0.1.0")) as source, tarfile.open(path, "w:gz") as target:
+        for member in source.getmembers():
+            stream = source.extractfile(member) if member.isreg() else None
+            if member.name.endswith("releases/0.1.0/env.sh"):
+                member.size, stream = len(text), io.BytesIO(text.encode())
+            target.addfile(member, stream)
+    return str(path)
+
+
+def test_what_env_sh_says_of_the_node(host, play, site, other_app, tmp_path):
+    play("deploy", other_app, {"bluegreen_artifact": artifact("other_app-0.1.0")})
+    good = (
+        'export RELEASE_NODE="${RELEASE_NODE:-mine}"\nexport ERL_AFLAGS="$ERL_AFLAGS -kernel shell_history enabled"\n'
+    )
+    play("deploy", other_app, {"bluegreen_artifact": with_env_sh(tmp_path / "good.tar.gz", good)})
+    before = host.check_output(
+        "sudo readlink /opt/other_app/slots/green/release; sudo sha256sum /opt/other_app/slots/green/env"
+    )
+    for number, (line, name) in enumerate(
+        {
+            "export RELEASE_COOKIE=s3cret-cookie": "RELEASE_COOKIE",
+            "export RELEASE_NODE=${BLUEGREEN_COLOR}@10.0.0.1": "RELEASE_NODE",
+            "export RELEASE_DISTRIBUTION=none": "RELEASE_DISTRIBUTION",
+            'export ERL_AFLAGS="-proto_dist inet6_tcp"': "ERL_AFLAGS",
+        }.items()
+    ):
+        bad = with_env_sh(tmp_path / f"{number}.tar.gz", f"#!/bin/sh\n{line}\n")
+        run = play("deploy", other_app, {"bluegreen_artifact": bad}, rc=2)
+        run.says(
+            "line 2 of env.sh in 0.1.0-", f"sets {name}, which belongs to the slot", "Take it out of rel/env.sh.eex"
+        )
+        assert "s3cret-cookie" not in run.text
+    after = host.check_output(
+        "sudo readlink /opt/other_app/slots/green/release; sudo sha256sum /opt/other_app/slots/green/env"
+    )
+    assert after == before and site.color() == "blue"
 
 
 def test_what_the_slots_logged_and_how_their_environments_differ(host, play, site, other_app, tmp_path):
