@@ -81,6 +81,13 @@ def test_becoming_root_with_a_password(host, play, site, other_app, tmp_path, me
     assert site.color() == "blue"
 
 
+def test_doas(host, play, site, other_app, tmp_path):
+    with broken(host, "echo permit nopass deploy | sudo tee /etc/doas.conf", "sudo rm /etc/doas.conf"):
+        goal = {"ansible_become_method": "community.general.doas", "ansible_become_flags": ""}
+        cycle(play, {**other_app, **goal}, tmp_path)
+    assert site.color() == "blue"
+
+
 def of_inventory(name):
     """A variable of the host in the inventory of the scenario."""
     with open(os.environ["MOLECULE_PROJECT_DIRECTORY"] + "/molecule/world/molecule.yml", encoding="utf-8") as stream:
