@@ -67,7 +67,7 @@ Every slot also sets environment variables of its own.
 | variable | value |
 |---|---|
 | `PORT`, `BLUEGREEN_COLOR`, `RELEASE_NODE`, `RELEASE_DISTRIBUTION`, `RELEASE_TMP` | what tells the two slots apart; you cannot set these |
-| `ERL_EPMD_ADDRESS`, `ERL_AFLAGS`, `BLUEGREEN_VM_FLAGS` | let the node and its port mapper listen on 127.0.0.1, or on the address of `bluegreen_cluster`, alone; you cannot set these, but `ERL_FLAGS` |
+| `ERL_EPMD_ADDRESS`, `ERL_AFLAGS`, `BLUEGREEN_VM_FLAGS` | where the node and its port mapper listen; you cannot set these, but `ERL_FLAGS` |
 | `BLUEGREEN_NODES` | with `bluegreen_cluster`, the nodes that this one keeps a connection with, separated by commas; you cannot set it |
 | `BLUEGREEN_LIVE_FILE` | path of a file that exists while this slot is live; you cannot set it |
 | `PHX_SERVER`, `PHX_HOST` | `true`, and the domain |
