@@ -123,7 +123,7 @@ def check_options(args: Mapping[str, Any]) -> list[str]:
     needed = _NEEDED.get(operation)
     if needed and not given[needed]:
         wrong.append(_MISSING[operation])
-    # Both read of a slot, and change nothing.
+    # Only a log may be asked for by the role of a slot, because reading it changes nothing.
     checks: dict[str, Callable[[Any], Any]] = {"percent": _validate.check_percent, "since": _validate.check_since}
     if operation != "logs" or given["color"] not in ("live", "idle"):
         checks["color"] = _validate.check_color

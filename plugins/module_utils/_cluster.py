@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Node, Sockets
 
 LOOPBACK = "127.0.0.1"
-# The port of Erlang's port mapper, epmd(1).
-EPMD = 4369
-# How many ports a slot may choose from, so that one that is still taken does no harm.
-PORTS = 5
+EPMD, PORTS = _validate.EPMD, _validate.NODE_PORTS
 # What an environment says of the cluster it was made for; part of its id. Not for the user to set.
 VARIABLE = "BLUEGREEN_CLUSTER"
 # How old, in seconds, what a node has written of itself may be. C(meet.erl) writes every 10 s.

@@ -452,10 +452,11 @@ def require_own_node(app: App, color: str, release: str, env: dict[str, str]) ->
         env=clean_environ({**before, **own}),
         **as_app_user(app),
     )
-    after = dict(zip(_OURS, text.split("\0")))
-    if len(text.split("\0")) <= len(_OURS):
+    values = text.split("\0")
+    if len(values) <= len(_OURS):
         # It ended the shell, as it will end the start, which has the words for it.
         return
+    after = dict(zip(_OURS, values))
     wrong = [name for name in _OURS if after[name] != before.get(name, "")]
     # Flags of its own do no harm behind ours.
     if "ERL_AFLAGS" in wrong and before.get("ERL_AFLAGS", "") in after["ERL_AFLAGS"]:
@@ -504,7 +505,7 @@ def open_port_mapper(app: App, color: str) -> None:
     who = _proc.who_listens(holder) if holder else "a process"
     raise Failure(
         f"Erlang's port mapper ({who}) does not listen on {cluster.address}:{port}, so the other hosts would not find the node. "
-        f"Let it: ERL_EPMD_ADDRESS={cluster.address} in its environment, or stop it, and the next deploy starts one that does."
+        f"Set ERL_EPMD_ADDRESS={cluster.address} in its environment, or stop it: the next deploy starts one that listens there."
     )
 
 

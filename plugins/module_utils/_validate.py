@@ -271,8 +271,10 @@ def check_tls(value: Any, listen: str) -> dict[str, Any]:
     return value
 
 
-# Of the ports that the nodes of a slot may choose from.
-_NODE_PORTS = 5
+# How many ports the node of a slot may choose from, so that one that is still taken does no harm.
+NODE_PORTS = 5
+# The port of Erlang's port mapper, epmd(1).
+EPMD = 4369
 _GENERATIONS = ("together", "apart")
 
 
@@ -303,25 +305,25 @@ def check_cluster(value: Any, ports: Mapping[str, int] | None = None, listens: I
     if not isinstance(given, dict) or sorted(given) != sorted(COLORS):
         raise Refused(f"bluegreen_cluster.ports must be a mapping with the keys blue and green (got {_text(given)!r})")
     firsts = {color: _port(given[color], f"bluegreen_cluster.ports.{color}", 1024) for color in COLORS}
-    ranges = {color: range(first, first + _NODE_PORTS) for color, first in firsts.items()}
-    others = {4369: "the port mapper"}
+    ranges = {color: range(first, first + NODE_PORTS) for color, first in firsts.items()}
+    others = {EPMD: "the port mapper"}
     others.update({port: f"bluegreen_ports.{color}" for color, port in (ports or {}).items()})
     others.update({int(listen.rpartition(":")[2]): "nginx" for listen in listens})
     for color, mine in ranges.items():
         for port, whose in others.items():
             if port in mine:
                 raise Refused(
-                    f"bluegreen_cluster.ports.{color} must be the first of {_NODE_PORTS} free ports, and {port} belongs to {whose} "
+                    f"bluegreen_cluster.ports.{color} must be the first of {NODE_PORTS} free ports, and {port} belongs to {whose} "
                     f"(got {mine[0]} to {mine[-1]})"
                 )
     if set(ranges["blue"]) & set(ranges["green"]):
         raise Refused(
-            f"bluegreen_cluster.ports must be {_NODE_PORTS} apart, because each is the first of {_NODE_PORTS} (got "
+            f"bluegreen_cluster.ports must be {NODE_PORTS} apart, because each is the first of {NODE_PORTS} (got "
             f"{firsts['blue']} and {firsts['green']})"
         )
-    if max(firsts.values()) + _NODE_PORTS > 65536:
+    if max(firsts.values()) + NODE_PORTS > 65536:
         raise Refused(
-            f"bluegreen_cluster.ports must leave room for {_NODE_PORTS} ports each (got {max(firsts.values())})"
+            f"bluegreen_cluster.ports must leave room for {NODE_PORTS} ports each (got {max(firsts.values())})"
         )
     return {"address": str(found), "generations": generations, "ports": firsts}
 

@@ -252,7 +252,7 @@ def cluster_remarks(infos: Infos) -> list[str]:
                 found.append(f"{host}: {color} does not say which nodes it is connected with")
             elif names:
                 found.append(f"{host}: {color} is not connected with {', '.join(names)}")
-    if any("connected" in line for line in found):
+    if found:
         found.append(
             "Nodes that miss each other: do their hosts reach each other on port 4369 and the ports of bluegreen_cluster?"
         )

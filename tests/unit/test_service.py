@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _service
-from ansible_collections.beamops.bluegreen.plugins.modules import slot_service
+from ansible_collections.beamops.bluegreen.plugins.modules import slot_logs, slot_service
 
 
 @pytest.mark.parametrize(
@@ -84,3 +86,11 @@ def test_a_log_of_the_journal(app, monkeypatch):
     found = _service.for_slot(app, "blue").log_since(600)
     assert found == [(1.5, "plain"), (2.0, "ok\ufffd"), (2.000001, "")]
     assert "--since=-600s" in asked[0] and asked[0][-1] == f"{app.name}@blue.service"
+
+
+def test_the_last_lines_of_a_log(app, monkeypatch):
+    lines = [(float(number), f"line {number}") for number in range(5)]
+    monkeypatch.setattr(_service.Systemd, "log_since", lambda _self, _seconds: lines)
+    params = {"color": "blue", "since": "10m", "grep": "", "lines": 2}
+    found = slot_logs.work(types.SimpleNamespace(params=params), app)
+    assert [entry["text"] for entry in found["entries"]] == ["line 3", "line 4"] and found["left_out"] == 3
