@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleError
@@ -37,7 +37,7 @@ _OPTIONS = {
     "meetings": {"type": "bool", "default": False},
     "switch_times": {"type": "bool", "default": False},
     "sum_up": {"type": "bool", "default": False},
-    "tell": {"type": "str", "choices": ["migration", "history", "status", "env", "logs", "ending"]},
+    "tell": {"type": "str", "choices": ["migration", "status", "env", "logs", "ending"]},
     "format": {"type": "str", "choices": ["json", "html"]},
 }
 _WRITERS = {"json": _status_report.as_json, "html": _status_report.as_html}
@@ -50,6 +50,7 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
         self._given = task_vars
+        self._hostvars: dict[str, Any] = {}
         self._hosts = self._var("__bluegreen_group")
         _checked, self._args = self.validate_argument_spec(
             _OPTIONS, mutually_exclusive=[_WHAT], required_one_of=[_WHAT]
@@ -76,10 +77,16 @@ class ActionModule(ActionBase):
         """The value of a variable of the playbooks, or of the user; V(None) where it is not set."""
         return self._templar.template(self._given.get(name))
 
+    def _of(self, host: str) -> Mapping[str, Any]:
+        """The variables of a host. Ansible puts them together anew, in milliseconds, each time they are asked for."""
+        if host not in self._hostvars:
+            hostvars = self._given["hostvars"]
+            self._hostvars[host] = hostvars[host] if host in hostvars else {}
+        return self._hostvars[host]
+
     def _registered(self, name: str) -> dict[str, Result]:
         """Host to what it registered under the name of a step; only hosts that did."""
-        hostvars = self._given["hostvars"]
-        found = {host: hostvars[host].get(f"__bluegreen_{name}") for host in self._hosts if host in hostvars}
+        found = {host: self._of(host).get(f"__bluegreen_{name}") for host in self._hosts}
         return {host: result for host, result in found.items() if result}
 
     def _by_host(self, steps: Iterable[str]) -> dict[str, dict]:
@@ -159,7 +166,7 @@ class ActionModule(ActionBase):
         for host in self._given["groups"].get(self._var("bluegreen_hosts"), []):
             # Of a host that --limit leaves out nobody has checked it, and nobody needs to.
             with contextlib.suppress(AnsibleError, Refused):
-                cluster = _cluster.from_option(self._given["hostvars"][host].get("bluegreen_cluster") or {})
+                cluster = _cluster.from_option(self._of(host).get("bluegreen_cluster") or {})
                 if cluster:
                     found[host] = cluster
         return found
@@ -208,12 +215,9 @@ class ActionModule(ActionBase):
         if what == "env":
             self._say(_messages.env_lines(infos))
             return {}
-        if what == "history":
-            self._say(_messages.history_lines(infos))
-            return {}
         lines = _messages.status_lines(infos) + _messages.next_lines(infos)
         if what == "status":
-            self._say(lines)
+            self._say(_messages.history_lines(infos) + lines)
             return {"in_doubt": _messages.in_doubt(infos), "report": self._report(infos)}
         switched = self._of_this_run("switched")
         times = {host: result["switched_at"] for host, result in switched.items() if result.get("switched_at")}

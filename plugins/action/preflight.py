@@ -228,9 +228,9 @@ def _shorten(text: str) -> str:
     return f"{name} must be of type {kind}" + ("" if "<class" in why else f" ({why})")
 
 
-def _modules(operation: str, settings: Mapping[str, Any]) -> list[str]:
+def _modules(operation: str) -> list[str]:
     """Names of the modules that this run is about to need."""
-    switches = operation in ("promote", "rollback") or operation == "deploy" and settings["promote"]
+    switches = operation in ("promote", "rollback", "deploy")
     # What needs no lock reads the slots first.
     names = ["slot_info"] if operation in ("", *_QUERIES) else ["deploy_lock"]
     return names + ["release_install", "slot_service"] * (operation == "deploy") + ["slot_switch"] * switches
@@ -240,10 +240,25 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
         args = dict(self._task.args)
+        first = task_vars["inventory_hostname"] == task_vars["ansible_play_hosts_all"][0]
+        with (
+            _prebuild.prebuild_modules(self, _modules(args.get("operation") or ""), task_vars)
+            if first
+            else contextlib.nullcontext()
+        ):
+            return self._preflight(args, result, task_vars)
+
+    def _preflight(self, args, result, task_vars):
         if too_old(ansible_core):
             oldest = ".".join(map(str, _OLDEST))
             raise AnsibleActionFail(
                 f"ansible-core must be {oldest} or newer (got {ansible_core}): pip install --upgrade ansible-core"
+            )
+        # A role that somebody applies by itself may be on hosts of any group.
+        if args.get("operation") and not task_vars["groups"].get(args.get("group")):
+            raise AnsibleActionFail(
+                f"The inventory has no hosts in the group {args.get('group')}. Add some, or name another group: "
+                f"-e bluegreen_hosts=GROUP. Groups in this inventory: {_others(task_vars['groups'])}"
             )
         if args.get("left_out"):
             raise AnsibleActionFail(
@@ -258,16 +273,10 @@ class ActionModule(ActionBase):
         settings = self._settings(task_vars, specification, wrong) if not missing else {}
         if missing or len(settings) < len(specification):
             self._refuse(wrong)
-        first = task_vars["inventory_hostname"] == task_vars["ansible_play_hosts_all"][0]
-        with (
-            _prebuild.prebuild_modules(self, _modules(args.get("operation") or "", settings), task_vars)
-            if first
-            else contextlib.nullcontext()
-        ):
-            name = task_vars["inventory_hostname"]
-            if settings["cluster"]:
-                wrong += self._check_clusters(task_vars)
-            self._check(settings, args, wrong, result, (name, task_vars.get("ansible_host", name)))
+        name = task_vars["inventory_hostname"]
+        if settings["cluster"]:
+            wrong += self._check_clusters(task_vars)
+        self._check(settings, args, wrong, result, (name, task_vars.get("ansible_host", name)))
         hooks, page = settings["hooks"], settings.get("maintenance_page")
         result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
         result["maintenance_page"] = local_path(page) if page else ""
@@ -346,6 +355,10 @@ class ActionModule(ActionBase):
             return []
         except Refused as error:
             return [str(error)]
+
+
+def _others(groups):
+    return ", ".join(name for name in groups if name not in ("all", "ungrouped")) or "none"
 
 
 def _user():

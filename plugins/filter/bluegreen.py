@@ -35,9 +35,9 @@ def slot_env(
         raise AnsibleFilterError(str(error)) from None
 
 
-def outlive_reader(hosts: str) -> str:
+def play_hosts(name: str, groups: Mapping) -> str:
     _controller.outlive_reader()
-    return hosts
+    return name if groups.get(name) else "localhost"
 
 
 class FilterModule:
@@ -45,5 +45,5 @@ class FilterModule:
         return {
             "slot_env": slot_env,
             "module_name": module_name,
-            "outlive_reader": outlive_reader,
+            "play_hosts": play_hosts,
         }

@@ -37,7 +37,7 @@ options:
     elements: str
     default: []
   group:
-    description: Name of the group, for the message about O(left_out).
+    description: Name of the group. With O(operation), one without hosts is refused.
     type: str
     default: ''
   color:
