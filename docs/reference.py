@@ -98,7 +98,7 @@ def playbooks() -> str:
 
 def descriptions() -> dict[str, tuple[str, list[tuple[str, str]]]]:
     """Name of each public playbook to (what it does, its options)."""
-    order = "init setup build deploy promote rollback canary maintenance migrate status logs env rpc console stop unlock adopt".split()
+    order = "init setup build deploy promote rollback canary maintenance migrate status logs env rpc console restart stop unlock adopt".split()
     found = {}
     for name in order:
         lines = (TOP / f"playbooks/{name}.yml").read_text().splitlines()[1:]

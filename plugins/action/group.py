@@ -37,7 +37,7 @@ _OPTIONS = {
     "meetings": {"type": "bool", "default": False},
     "switch_times": {"type": "bool", "default": False},
     "sum_up": {"type": "bool", "default": False},
-    "tell": {"type": "str", "choices": ["migration", "status", "env", "logs", "ending"]},
+    "tell": {"type": "str", "choices": ["migration", "pending", "status", "env", "logs", "ending"]},
     "format": {"type": "str", "choices": ["json", "html"]},
 }
 _WRITERS = {"json": _status_report.as_json, "html": _status_report.as_html}
@@ -135,18 +135,19 @@ class ActionModule(ActionBase):
         if not before["ok"]:
             return before
         releases = {host: result.get("release") for host, result in self._registered("release").items()}
+        asked = self._pending_migrations()
         if kind == "deploy":
             plan = _plans.deploy_plan(infos, releases, force)
             lines = _messages.deploy_lines(infos, releases)
         elif kind == "canary":
-            plan, lines = _plans.canary_plan(infos, self._args["percent"]), []
+            plan, lines = _plans.canary_plan(infos, self._args["percent"], force, asked), []
         else:
             # A run that has just deployed promotes what it has put into the slots.
             deployed = self._registered("deployed") if "deployed" in before["begun"] else None
             plan = (
                 _plans.rollback_plan(infos, force)
                 if kind == "rollback"
-                else _plans.switch_plan(infos, self._args["color"] or None, deployed)
+                else _plans.switch_plan(infos, self._args["color"] or None, deployed, force, asked)
             )
             lines = _messages.switch_lines(infos, plan)
         clusters = self._clusters() if kind in ("deploy", "rollback") else {}
@@ -156,6 +157,11 @@ class ActionModule(ActionBase):
         if plan["ok"]:
             self._say(lines)
         return _gate.planned(before, plan)
+
+    def _pending_migrations(self) -> dict[str, list[str]]:
+        """Release to its migrations that are pending, if this run has asked for them and got an answer."""
+        told = self._of_this_run("listed").values()
+        return {result["release"]: result["migrations"]["pending"] for result in told if result.get("migrations")}
 
     def _clusters(self) -> dict[str, Cluster]:
         """Host to its cluster, of all hosts of the group, or empty without one."""
@@ -195,17 +201,26 @@ class ActionModule(ActionBase):
 
     def _sum_up(self) -> dict:
         gate, after_switch, _finished = self._ends()
-        listed = next(iter(self._of_this_run("listed").values()), {})
+        listed = next((one for one in self._of_this_run("listed").values() if one.get("migrations")), None)
+        migrated = next(iter(self._of_this_run("migrated").values()), {})
         deployed = self._registered("deployed")
         return _gate.summary(self._var("__bluegreen_operation"), gate, after_switch, deployed) | {
             "reason": _messages.reason(self._var("__bluegreen_operation"), gate, after_switch),
-            "migrations": listed.get("output"),
+            "migrations": listed
+            and {
+                **{"release": listed["release"], "ran": listed["migrations"]["ran"]},
+                **{"files": listed["migrations"]["files"]},
+            },
+            "backup": migrated.get("backup") or "",
         }
 
     def _tell(self, what: str) -> dict:
         if what == "migration":
             ran = {host: result for host, result in self._registered("migrated").items() if result.get("ok")}
             self._say(_messages.migration_lines(ran, self._var("bluegreen_migrate_command")))
+            return {}
+        if what == "pending":
+            self._say(_messages.pending_lines(self._registered("listed")))
             return {}
         if what == "logs":
             logs = self._registered("logs")

@@ -37,10 +37,16 @@ _PREFIXED = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "blue
 
 # What needs no lock.
 _QUERIES = ("status", "env", "logs", "rpc", "console", "unlock", "build", "adopt")
+# What stands for a color. Reading a log changes nothing, and a live slot is restarted only by that word.
+_COLOR_WORDS = {"logs": ("live", "idle"), "restart": ("live",)}
 # The option that an operation cannot do without, and what to say where it is missing.
-_NEEDED = {"stop": "color", "canary": "percent", "maintenance": "state", "rpc": "expr"}
+_NEEDED = {"stop": "color", "restart": "color", "canary": "percent", "maintenance": "state", "rpc": "expr"}
 _MISSING = {
     "stop": "Name the slot to stop, one that is not live: -e color=blue or -e color=green",
+    "restart": (
+        "Name the slot to restart: -e color=blue or -e color=green for one that is not live; -e color=live for the live ones, one host "
+        "after the other"
+    ),
     "canary": "Name the share of the visitors: -e percent=10. To end the canary: -e percent=0",
     "maintenance": "Name the state: -e state=on closes the site, -e state=off opens it",
     "rpc": (
@@ -83,6 +89,8 @@ def check(settings: Mapping[str, Any]) -> list[str]:
     attempt(_validate.check_whole, settings["keep_releases"], "bluegreen_keep_releases", 0, 1000)
     if settings.get("version"):
         attempt(_validate.check_version, settings["version"])
+    if settings["commit"]:
+        attempt(_validate.check_commit, settings["commit"])
     attempt(_validate.check_aliases, settings["aliases"], settings["domain"])
     attempt(_validate.check_trusted_proxies, settings["trusted_proxies"])
     tls = attempt(_validate.check_tls, settings["tls"], settings["listen"])
@@ -123,9 +131,8 @@ def check_options(args: Mapping[str, Any]) -> list[str]:
     needed = _NEEDED.get(operation)
     if needed and not given[needed]:
         wrong.append(_MISSING[operation])
-    # Only a log may be asked for by the role of a slot, because reading it changes nothing.
     checks: dict[str, Callable[[Any], Any]] = {"percent": _validate.check_percent, "since": _validate.check_since}
-    if operation != "logs" or given["color"] not in ("live", "idle"):
+    if given["color"] not in _COLOR_WORDS.get(operation, ()):
         checks["color"] = _validate.check_color
     for name, function in checks.items():
         try:
@@ -166,6 +173,16 @@ def too_old(version: str) -> bool:
 def local_path(path: str) -> str:
     """A file on the controller, relative to the working directory and not to a playbook that may be installed anywhere."""
     return os.path.abspath(os.path.expanduser(path))
+
+
+def built_from(artifact: str, sha256: str) -> str:
+    """The commit that build.yml wrote down beside an artifact; empty if the artifact is another one by now."""
+    try:
+        with open(f"{artifact}.commit", encoding="utf-8") as stream:
+            of, commit = stream.read().split()
+        return _validate.check_commit(commit) if of == sha256 else ""
+    except (OSError, ValueError, Refused):
+        return ""
 
 
 def task_keywords(tasks: object) -> set[str]:
@@ -352,6 +369,7 @@ class ActionModule(ActionBase):
                     f"bluegreen_version must be the version of the artifact, {found['version']} (got {settings['version']})"
                 )
             result["artifact_info"] = found
+            result["commit"] = settings["commit"] or built_from(path, found["sha256"])
             return []
         except Refused as error:
             return [str(error)]

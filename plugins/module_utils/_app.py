@@ -11,12 +11,19 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster, _envfile, _files, _slots, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import (
+    _cluster,
+    _envfile,
+    _files,
+    _migrations,
+    _slots,
+    _validate,
+)
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Content, Facts, Node
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Content, Facts, Migrations, Node
 
 # The options that every module takes: which app, and where it lives. Documented in the fragment of the same name.
 APP_OPTIONS = dict(
@@ -223,13 +230,25 @@ class App:
         found = _files.read_json(f"{self.release_dir(release)}/.files.json")
         return found if isinstance(found, dict) else {}
 
-    def migrations(self) -> dict[str, list[str]]:
-        """Release to the versions of the migrations that had run when it was deployed, where that was written down."""
+    def commit(self, release: str | None) -> str:
+        """What a release was built from, as it was said when it was installed; empty if it was not."""
+        about = _files.read_json(f"{self.release_dir(release)}/.bluegreen.json") if release else None
+        return str(about.get("commit") or "") if isinstance(about, dict) else ""
+
+    def has_ecto(self, release: str | None) -> bool:
+        """Whether a release has ecto_sql in it."""
+        try:
+            return bool(release) and _migrations.has_ecto(os.listdir(f"{self.release_dir(release or '')}/lib"))
+        except OSError:
+            return False
+
+    def migrations(self) -> dict[str, Migrations]:
+        """Release to what it told of the migrations of its database when it was deployed, or when somebody asked it again."""
         found = {}
         for release in self.installed_releases():
-            versions = _files.read_json(self.migrations_file(release))
-            if isinstance(versions, list):
-                found[release] = versions
+            told = _migrations.as_kept(_files.read_json(self.migrations_file(release)))
+            if told:
+                found[release] = told
         return found
 
     def facts_as_written(self) -> tuple[Facts, str | None]:

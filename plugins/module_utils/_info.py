@@ -22,6 +22,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _envfile,
     _files,
     _http,
+    _migrations,
     _nginx,
     _proc,
     _service,
@@ -37,7 +38,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import
 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Facts, Info, Slot
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Facts, Info, Migrations, Slot
 
 # Documented in the fragments app.health and app.look.
 INFO_OPTIONS = dict(
@@ -251,7 +252,14 @@ def probe_slots(app: App, path: str) -> dict[str, dict[str, Any]]:
     return seen
 
 
-def read_slot(app: App, color: str, facts: Facts, params: Mapping[str, Any], seen: dict[str, Any]) -> Slot:
+def read_slot(
+    app: App,
+    color: str,
+    facts: Facts,
+    params: Mapping[str, Any],
+    seen: dict[str, Any],
+    told: Mapping[str, Migrations],
+) -> Slot:
     live = facts["live"] if facts["live"] and app.slot_content(facts["live"]) else None
     held = app.slot_content(color)
     release = held["release"] if held else None
@@ -271,6 +279,7 @@ def read_slot(app: App, color: str, facts: Facts, params: Mapping[str, Any], see
         "rolled_back": _slots.is_marked(facts, held),
         "version": release_version(release) if release else None,
         "sha256": held["sha256"] if held else None,
+        "commit": app.commit(release),
         "deployed_at": slot_facts.get("deployed_at"),
         "promoted_at": slot_facts.get("promoted_at"),
         "running": bool(pid),
@@ -280,6 +289,7 @@ def read_slot(app: App, color: str, facts: Facts, params: Mapping[str, Any], see
         "process_release": _service.process_release(app, pid) if pid else None,
         "pending": pending(journal),
         "restarts": seen["restarts"],
+        "pending_migrations": _migrations.pending(release, told),
         "node": app.node(color, pid),
         "node_listens": seen["node_listens"],
     }
@@ -307,7 +317,8 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
     # What the facts ought to say: a run may have died before it could write them.
     facts = app.facts() if link else written
     seen = probe_slots(app, params["health_path"])
-    slots = {color: read_slot(app, color, facts, params, seen[color]) for color in COLORS}
+    told = app.migrations()
+    slots = {color: read_slot(app, color, facts, params, seen[color], told) for color in COLORS}
     past = history(app, max(50, params["history"]))
     nginx_says, why_not = _http.deployment_id(app)
     nginx_version = _nginx.Nginx(app).version()
@@ -335,7 +346,7 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "rolled_back": facts["rolled_back"],
         "history": past[-params["history"] :] if params["history"] > 0 else [],
         "last_run": last_run(past[-50:]),
-        "migrations": app.migrations(),
+        "migrations": told,
         "canary": app.canary_percent(other(live)),
         "maintenance": os.path.exists(app.maintenance),
         "setup_needed": setup_needed(app, params, nginx_version, edit),

@@ -268,10 +268,11 @@ def rollback_target(facts: Facts, kept: list[dict[str, str]]) -> Goal:
 
 
 def named(held: Any) -> str:
-    """What a slot holds, as a person reads it: release, and the beginning of the id of its environment."""
+    """What a slot holds, as a person reads it: release, the beginning of the id of its environment, and what it was built from."""
     if not held or not held.get("release"):
         return "nothing"
-    return held["release"] + (f" env {held['env'][: _envfile.ID_SHOWN]}" if held.get("env") else "")
+    env = f" env {held['env'][: _envfile.ID_SHOWN]}" if held.get("env") else ""
+    return held["release"] + env + (f" commit {held['commit']}" if held.get("commit") else "")
 
 
 def migrate_color(info: Info) -> str:

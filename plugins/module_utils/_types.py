@@ -93,6 +93,22 @@ class Lock(TypedDict, total=False):
     controller: dict[str, Any] | None
 
 
+class _Migrations(TypedDict):
+    # Those that had run.
+    ran: list[str]
+    # Those that are in the release: version to the name of the file without it; null if nothing tells.
+    files: dict[str, str] | None
+
+
+class Migrations(_Migrations, total=False):
+    """C(former/<release>.migrations): what a release has told of the migrations of its database."""
+
+    # When it was asked.
+    at: str
+    # What bluegreen_backup_command has printed last, before these migrations.
+    backup: str
+
+
 class EnvChanges(TypedDict):
     """Names of variables, never their values."""
 
@@ -125,6 +141,8 @@ class Slot(TypedDict):
     rolled_back: bool
     version: str | None
     sha256: str | None
+    # What the release was built from; empty if nobody said.
+    commit: str
     deployed_at: str | None
     promoted_at: str | None
     running: bool
@@ -135,6 +153,8 @@ class Slot(TypedDict):
     pending: dict[str, Any] | None
     # Within the last hour, by itself.
     restarts: int
+    # Names of migrations that the release has and the database has not, as far as that is known.
+    pending_migrations: list[str]
     # Null outside of a cluster, and for a slot that does not run.
     node: Node | None
     # Where the node listens for others: 10.0.0.5:9100.
@@ -181,7 +201,8 @@ class Info(TypedDict, total=False):
     rolled_back: list[Held]
     history: list[dict[str, Any]]
     last_run: dict[str, Any] | None
-    migrations: dict[str, list[str]]
+    # Release to what it has told.
+    migrations: dict[str, Migrations]
     migrate_color: str
     canary: int
     maintenance: bool

@@ -153,6 +153,15 @@ def check_path(value: Any, what: str) -> str:
     return value.rstrip("/")
 
 
+def check_commit(value: object) -> str:
+    """What a release was built from: a hash, a tag, C(git describe). Raises: Refused."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,63}", value):
+        raise Refused(
+            f"bluegreen_commit must have 1 to 64 letters, digits or characters of ._/+-, and begin with a letter or digit (got {value!r})"
+        )
+    return value
+
+
 def check_version(value: Any) -> str:
     if not isinstance(value, str) or not _VERSION.match(value):
         raise Refused(

@@ -77,9 +77,15 @@ options:
     type: str
     choices: [blue, green]
   migrations:
-    description: With O(confirm), the versions of the migrations that have run, to record with the release of the slot.
-    type: list
-    elements: str
+    description:
+      - What a release has told of the migrations of its database, to keep for as long as the release is installed. C(release), C(ran)
+        and C(files) as M(beamops.bluegreen.slot_command) returns them.
+    type: dict
+  backup:
+    description: What the backup before a migration printed last, for the history and for a rollback across that migration.
+    type: str
+    default: ''
+    version_added: 1.0.0
   consent:
     description:
       - With O(confirm), accept what the slot holds although it was rolled back from. It can then be promoted like any other release.
@@ -191,16 +197,18 @@ def read(app: App) -> dict[str, Any] | None:
 
 
 def live_now(app: App) -> dict[str, Any]:
-    """What is live now: {"color", "release", "env"}, for the history."""
+    """What is live now: {"color", "release", "env"}, and "commit" where it is known, for the history."""
     try:
         color = app.live_color()
         held = app.slot_content(color) if color else None
     except (Failure, Refused):
         return {"color": None, "release": None, "env": None}
-    return {"color": color, "release": held["release"] if held else None, "env": held["env"] if held else None}
+    live = {"color": color, "release": held["release"] if held else None, "env": held["env"] if held else None}
+    commit = app.commit(live["release"])
+    return {**live, "commit": commit} if commit else live
 
 
-def append_history(app: App, lock: dict[str, Any], result: str, why: str) -> None:
+def append_history(app: App, lock: dict[str, Any], result: str, why: str, backup: str = "") -> None:
     """One line of history for a run that has ended: who did what, from where to where, how long, and how it went."""
     age = age_of(lock)
     entry = {
@@ -213,6 +221,7 @@ def append_history(app: App, lock: dict[str, Any], result: str, why: str) -> Non
         "result": result,
         "why": why[:1000],
         "seconds": max(0, int(age)) if age != float("inf") else None,
+        **({"backup": backup} if backup else {}),
     }
     lines = (_files.read_text(app.history) or "").splitlines()[-HISTORY_LINES + 1 :]
     if lines and json.dumps(entry["run"]) in lines[-1]:
@@ -275,7 +284,9 @@ def free(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
             wrong = f"cleanup failed: {error}"
     if ours:
         if not module.check_mode:
-            append_history(app, found, "failed" if wrong else params["result"], wrong or params["reason"])
+            append_history(
+                app, found, "failed" if wrong else params["result"], wrong or params["reason"], params["backup"]
+            )
             _files.remove(app.lock)
         result.update(changed=True, msg="freed the lock")
     result["info"] = collect(app, params)
@@ -286,7 +297,7 @@ def free(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
 
 def confirm_and_prune(app: App, params: Mapping[str, Any], check: bool) -> list[str]:
     """The group is good: nobody needs the former content of the slot any more, nor old releases. Returns what is done, in words."""
-    actions, color, migrations = [], params["confirm"], params["migrations"]
+    actions, color = [], params["confirm"]
 
     def do(words: str, effect: Callable[..., object], *args: Any) -> None:
         actions.append(words)
@@ -297,14 +308,22 @@ def confirm_and_prune(app: App, params: Mapping[str, Any], check: bool) -> list[
         release = app.slot_release(color) or ""
         if os.path.exists(app.journal(color)):
             do(f"confirm {release} in {color}", _app.drop_journal, app, color)
-        if migrations is not None and migrations != _files.read_json(app.migrations_file(release)):
-            do(f"record {len(migrations)} migrations of {release}", note_migrations, app, release, migrations)
         facts = app.facts()
         if params["consent"] and _slots.is_marked(facts, facts["slots"][color]):
             facts = _slots.after_consent(facts, color)
             do(f"forget that {release} was rolled back from", app.write_facts, facts)
         elif not check and app.write_facts(facts):
             actions.append("write the facts")
+    if params["migrations"]:
+        told = dict(params["migrations"])
+        release = told.pop("release")
+        kept: dict[str, Any] = {**app.migrations().get(release, {})}
+        kept.pop("at", None)
+        if params["backup"] or "backup" in kept:
+            told["backup"] = params["backup"] or kept["backup"]
+        if os.path.isdir(app.release_dir(release)) and told != kept:
+            words = f"record {len(told['ran'])} migrations of {release}"
+            do(words, note_migrations, app, release, {**told, "at": _files.now()})
     if params["keep_releases"] is None:
         return actions
     facts = app.facts()
@@ -320,9 +339,9 @@ def confirm_and_prune(app: App, params: Mapping[str, Any], check: bool) -> list[
     return actions
 
 
-def note_migrations(app: App, release: str, versions: list[str]) -> None:
+def note_migrations(app: App, release: str, told: dict[str, Any]) -> None:
     os.makedirs(f"{app.root}/former", mode=0o700, exist_ok=True)
-    _files.write_json(app.migrations_file(release), versions)
+    _files.write_json(app.migrations_file(release), told)
 
 
 def remove_release(app: App, release: str) -> None:
@@ -396,7 +415,8 @@ def main() -> None:
             reason=dict(type="str", default="", **renamed("why")),
             with_clock=dict(type="bool", default=False),
             confirm=dict(type="str", choices=["blue", "green"]),
-            migrations=dict(type="list", elements="str"),
+            migrations=dict(type="dict"),
+            backup=dict(type="str", default=""),
             consent=dict(type="bool", default=False),
             keep_releases=dict(type="int"),
             stale_after=dict(type="int", default=1800),

@@ -65,7 +65,7 @@ options:
   tell:
     description: Print something. V(ending) also fails if the run did.
     type: str
-    choices: [migration, status, env, logs, ending]
+    choices: [migration, pending, status, env, logs, ending]
   format:
     description: For O(tell=status), also return it as a file of this kind.
     type: str

@@ -41,6 +41,11 @@ options:
     description:
       - Version that the artifact must have. By default any version is fine.
     type: str
+  commit:
+    description: What the artifact was built from, kept with a release that is newly installed.
+    type: str
+    default: ''
+    version_added: 1.0.0
   run_id:
     description: Id of the run that must hold the lock. Without it the module does not check the lock.
     type: str
@@ -204,7 +209,7 @@ def finder(app: App) -> Callable[[str], str | None]:
     return find
 
 
-def unpack(app: App, path: str, found: Any, release: str, is_delta: bool) -> None:
+def unpack(app: App, path: str, found: Any, release: str, is_delta: bool, commit: str) -> None:
     """Unpack into a directory of its own, sync, and give it its name."""
     require_space(app, _artifact.disk_usage(path) if is_delta else found["unpacked_bytes"])
     temporary = f"{app.releases}/.unpacking.{os.getpid()}"
@@ -218,7 +223,10 @@ def unpack(app: App, path: str, found: Any, release: str, is_delta: bool) -> Non
         _files.write_json(f"{temporary}/.files.json", files, 0o444)
         _files.write_json(
             f"{temporary}/.bluegreen.json",
-            {"version": found["version"], "sha256": found["sha256"], "installed_at": _files.now()},
+            {
+                **{"version": found["version"], "sha256": found["sha256"], "installed_at": _files.now()},
+                **({"commit": commit} if commit else {}),
+            },
             0o444,
         )
         # A release has a thousand small files; one sync for all of them costs less than an fsync for each.
@@ -242,6 +250,8 @@ def install(module: AnsibleModule, app: App) -> dict[str, Any]:
     wanted = params["version"]
     if wanted:
         _validate.check_version(wanted)
+    if params["commit"]:
+        _validate.check_commit(params["commit"])
     kept = find_kept(app, sha256)
     if kept:
         if wanted and _validate.release_version(kept) != wanted:
@@ -269,7 +279,7 @@ def install(module: AnsibleModule, app: App) -> dict[str, Any]:
             raise Refused(f"bluegreen_version must be the version of the artifact, {found['version']} (got {wanted})")
         require_host(found.get("needs") or {})
         release = _validate.release_id(found["version"], sha256)
-        unpack(app, path, found, release, params["delta"])
+        unpack(app, path, found, release, params["delta"], params["commit"])
     except _artifact.MissingFile as error:
         return {**result_for(release, sha256), "upload_needed": True, "missing_files": str(error)}
     except OSError as error:
@@ -286,6 +296,7 @@ def main() -> None:
             url=dict(type="str", no_log=True),
             checksum=dict(type="str"),
             version=dict(type="str"),
+            commit=dict(type="str", default=""),
             artifact_info=dict(type="dict"),
             run_id=dict(type="str", default="", **renamed("run")),
             host_content=dict(type="dict"),

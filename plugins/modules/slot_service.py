@@ -73,6 +73,11 @@ options:
     type: bool
     default: false
     version_added: 1.0.0
+  allow_live:
+    description: For V(restarted), restart the slot although it is live. Visitors of this host get errors meanwhile.
+    type: bool
+    default: false
+    version_added: 1.0.0
   health_timeout:
     description: Seconds within which the slot must become healthy.
     type: int
@@ -135,6 +140,10 @@ already_live:
 node:
   description: The node of the slot in a cluster, as in M(beamops.bluegreen.slot_info); null otherwise.
   type: dict
+  returned: success
+has_ecto:
+  description: Whether the release in the slot has ecto_sql in it.
+  type: bool
   returned: success
 connections:
   description: Connections that the slot still had in the end.
@@ -472,9 +481,10 @@ class Slot:
             return self.start()
 
     def restarted(self) -> dict[str, Any]:
-        """Stop and start a slot that is not live. Raises: Failure."""
+        """Stop and start a slot, one that is not live unless that is wanted. Raises: Failure."""
         self.require_release()
-        self.require_idle("restart")
+        if not self.params["allow_live"]:
+            self.require_idle("restart")
         if self.service.pid():
             self.act(f"stop {self.color} ({self.release})", self.stop)
         if self.check:
@@ -579,7 +589,10 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     result = getattr(slot, module.params["state"])()
     color = result.get("color", slot.color)
     node = app.node(color, _service.for_slot(app, color).pid())
-    return {"color": color, "env": _envfile.env_id(app.env(color)), "node": node, "actions": slot.actions, **result}
+    return {
+        **{"color": color, "env": _envfile.env_id(app.env(color)), "node": node, "actions": slot.actions},
+        **{"has_ecto": app.has_ecto(app.slot_release(color)), **result},
+    }
 
 
 def main() -> None:
@@ -596,6 +609,7 @@ def main() -> None:
             env=dict(type="str", no_log=True),
             env_id=dict(type="str", default=""),
             force=dict(type="bool", default=False),
+            allow_live=dict(type="bool", default=False),
             nodes=dict(type="list", elements="str", default=[]),
             run_id=dict(type="str", default="", **renamed("run")),
             health_timeout=dict(type="int", default=60),

@@ -47,6 +47,7 @@ STEPS: dict[str, Step] = {
     "on_live_sent": Step("bluegreen_on_live"),
     "drained": Step("draining"),
     "stopped": Step("stopping"),
+    "restarted": Step("restarting"),
     "traffic_set": Step("changing the traffic", undo="traffic"),
     "finished": Step("finishing"),
 }

@@ -99,12 +99,29 @@ def migration_lines(results: Mapping[str, Result], command: str) -> list[str]:
     lines = []
     for host, result in results.items():
         lines += [f"  {line}" for line in result["output"]]
+        if result.get("backup") is not None:
+            lines.append(f"{host}: the backup from before it: {result['backup'] or 'it printed no path'}")
         if not result["output"] and result["migrated"] is None and result["changed"]:
             lines.append(f"{host}: would migrate with {result['release']}: {command}")
         elif result["migrated"] is None:
             lines.append(f"{host}: {command} has run, and does not tell which migrations did")
         else:
             lines.append(f"{host}: {_migrated(result['migrated'])}")
+    return lines
+
+
+def pending_lines(results: Mapping[str, Result]) -> list[str]:
+    """Which migrations are pending, or why nobody knows.
+
+    :param results: host to result of slot_command with command=migrations.
+    """
+    lines = []
+    for host, result in results.items():
+        names = (result.get("migrations") or {}).get("pending")
+        if names:
+            lines.append(f"{host}: {len(names)} migration{'s' if len(names) > 1 else ''} pending: {', '.join(names)}")
+        if result.get("unknown"):
+            lines += _indented(f"{host}: nobody knows which migrations are pending: ", result["unknown"])
     return lines
 
 
@@ -269,6 +286,8 @@ def _slot_cell(info: Info, color: str) -> str:
     words = [named(slot), "live" if color == info["live"] else "idle"]
     if slot["rolled_back"] and color != info["live"]:
         words.append("rolled-back")
+    if slot["pending_migrations"]:
+        words.append(f"{len(slot['pending_migrations'])} pending")
     return " ".join([*words, health(slot)])
 
 
@@ -319,14 +338,27 @@ def next_lines(infos: Infos) -> list[str]:
     """The commands that can follow: to make live what waits in the idle slots, and to go back."""
     good = [info for info in infos.values() if not why(info)]
     waiting = [info["slots"][info["idle"]] for info in good if waits(info)]
-    lines = []
-    if good and all(waits(info) and not not_ready(info["slots"][info["idle"]]) for info in good):
+    lines = [
+        f"to run what is pending ({', '.join(names)}): migrate.yml -e color={color}"
+        for color, names in _pending(good).items()
+    ]
+    if good and all(waits(info) and not not_ready(info["slots"][info["idle"]]) for info in good) and not _pending(good):
         color = f" -e color={waiting[0]['color']}" if len({slot["color"] for slot in waiting}) == 1 else ""
         lines.append(f"to make {_all_named(waiting)} live: promote.yml{color}")
     goals = [info["rollback"] for info in good if not info["rollback"].get("refused")]
     if goals:
         lines.append(f"to go back to {_all_named(goals)}: rollback.yml")
     return lines
+
+
+def _pending(infos: Sequence[Info]) -> dict[str, list[str]]:
+    """Color to the migrations that are pending in a slot of this color on some host."""
+    found: dict[str, list[str]] = {}
+    for info in infos:
+        for color in COLORS:
+            names = found.setdefault(color, [])
+            names += [name for name in info["slots"][color]["pending_migrations"] if name not in names]
+    return {color: names for color, names in found.items() if names}
 
 
 def _all_named(slots: Sequence[Mapping]) -> str:

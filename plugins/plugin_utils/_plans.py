@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster, _migrations
 from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named, same
 
 if TYPE_CHECKING:
@@ -50,14 +50,22 @@ def deploy_plan(infos: Infos, releases: Mapping[str, str | None] | None = None, 
     return {"ok": not failures, "failures": failures, "lost": [], "hosts": hosts}
 
 
-def switch_plan(infos: Infos, color: str | None = None, deployed: Mapping[str, Result] | None = None) -> Gate:
+def switch_plan(
+    infos: Infos,
+    color: str | None = None,
+    deployed: Mapping[str, Result] | None = None,
+    force: bool = False,
+    asked: Mapping[str, list[str]] | None = None,
+) -> Gate:
     """Which slot each host switches to.
 
     With a color, to that one. Without, to the idle slot if what it holds has not been live since it was deployed: a promote
-    that runs twice does not move the traffic back. All hosts are ready before the first one switches.
+    that runs twice does not move the traffic back. All hosts are ready before the first one switches. Refused, without force, for a
+    release whose migrations have not run: its health tells nothing of its pages.
 
     :param color: the color that the user named, or V(None).
     :param deployed: host to result of slot_service, for a run that promotes what it has just deployed.
+    :param asked: release to the migrations that are pending, where this run has asked.
     """
     plan: dict[str, Goal] = {}
     failures = []
@@ -65,7 +73,9 @@ def switch_plan(infos: Infos, color: str | None = None, deployed: Mapping[str, R
     for host, info in infos.items():
         result = None if deployed is None else deployed.get(host) or {}
         goal, reason = _switch(info, color, result, bool(waiting))
-        if goal:
+        if goal and not goal["already"] and not force:
+            reason = _behind(info, goal["color"] or "", goal["release"] or "", asked or {})
+        if goal and not reason:
             plan[host] = goal
         else:
             failures.append(_refusal(host, reason))
@@ -101,12 +111,25 @@ def _switch(info: Info, color: str | None, deployed: Result | None, others_wait:
     return {"color": to, "release": release, "env": env or info["slots"][to]["env"], "already": already}, ""
 
 
-def canary_plan(infos: Infos, percent: int) -> Gate:
+def _behind(info: Info, color: str, release: str, asked: Mapping[str, list[str]]) -> str:
+    """Why the database keeps a release from getting visitors; empty if it does not."""
+    pending = asked.get(release, info["slots"][color]["pending_migrations"])
+    if not pending:
+        return ""
+    return (
+        f"{color} ({release}) has migrations that have not run: {', '.join(pending)}. Run them: migrate.yml -e color={color}. "
+        "If it works without them: -e bluegreen_force=true"
+    )
+
+
+def canary_plan(infos: Infos, percent: int, force: bool = False, asked: Mapping[str, list[str]] | None = None) -> Gate:
     """Whether a share of the visitors may get the idle slot. Taking the share away is always possible."""
     plan: dict[str, Goal] = {}
     failures = []
     for host, info in infos.items():
         reason = _unsure(info) or (_no_canary(info) if percent else None)
+        if not reason and percent and not force:
+            reason = _behind(info, info["idle"], held(info, info["idle"]) or "", asked or {})
         if reason:
             failures.append(_refusal(host, reason))
         else:
@@ -146,14 +169,7 @@ def rollback_plan(infos: Infos, force: bool = False) -> Gate:
         elif goal.get("refused"):
             failures.append(_refusal(host, goal["refused"]))
         elif _migrated_since(info, goal["release"]) and not force:
-            names = ", ".join(_migrated_since(info, goal["release"]))
-            failures.append(
-                _refusal(
-                    host,
-                    f"migrations have run since {goal['release']} was live: {names}. Undo them, or, if that release can "
-                    "work with them: -e bluegreen_force=true",
-                )
-            )
+            failures.append(_refusal(host, _across_migrations(info, goal["release"])))
         else:
             plan[host] = {**goal, "already": False}
     return _one_release(plan, failures)
@@ -309,10 +325,17 @@ def _went_back(info: Info, results: tuple[str, ...]) -> bool:
 
 
 def _migrated_since(info: Info, release: str | None) -> list[str]:
-    """Migrations that the live release knows and another does not; none where either is not known."""
-    now = info["migrations"].get(held(info, info["live"]) or "")
-    then = info["migrations"].get(release or "")
-    return [] if now is None or then is None else [version for version in now if version not in then]
+    """Migrations that have run, and that the live release knows and another does not."""
+    return _migrations.since(held(info, info["live"]), release, info["migrations"])
+
+
+def _across_migrations(info: Info, release: str | None) -> str:
+    names = ", ".join(_migrated_since(info, release))
+    backup = info["migrations"][held(info, info["live"]) or ""].get("backup")
+    return (
+        f"migrations have run since {release} was live: {names}. Undo them, or, if that release can work with them: "
+        "-e bluegreen_force=true" + (f"\nThe backup from before them: {backup}" if backup else "")
+    )
 
 
 def _refusal(host: str, reason: str) -> FailedStep:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Of a slot, what others may count on; the rest is ours to change.
 _SLOT = (
     "release",
+    "commit",
     "env",
     "env_changes",
     "running",
@@ -30,6 +31,7 @@ _SLOT = (
     "process_release",
     "deployed_at",
     "promoted_at",
+    "pending_migrations",
     "port",
 )
 
@@ -130,6 +132,8 @@ def _slot(color: str, slot: dict, is_live: bool) -> str:
         return "empty"
     health = _messages.health(slot)
     words = ["live" if is_live else "idle"] + ["rolled back from"] * slot["rolled_back"]
+    if slot["pending_migrations"]:
+        words.append(f"{len(slot['pending_migrations'])} migrations pending")
     kind = f"{color} live" if is_live else color
     bad = ' class="bad"' if health == "unhealthy" or (is_live and health == "stopped") else ""
     differs = _messages.env_words(slot["env_changes"])

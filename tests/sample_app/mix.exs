@@ -9,7 +9,7 @@ defmodule SampleApp.MixProject do
       version: System.get_env("SAMPLE_VERSION", "0.1.0"),
       elixir: "~> 1.14",
       start_permanent: Mix.env() == :prod,
-      deps: [],
+      deps: [{:ecto_sql, path: "ecto_sql", runtime: false}],
       # Debian's erlang-p1-pgsql, which only the release `shop` has in it.
       xref: [exclude: [:pgsql]],
       releases: [
@@ -18,7 +18,7 @@ defmodule SampleApp.MixProject do
         other_app: [applications: [sample_app: :permanent], steps: [:assemble, :tar]],
         # And with what a generated Phoenix app has behind and around it: a database, migrations, env.sh, overlays.
         shop: [
-          applications: [sample_app: :permanent, p1_pgsql: :permanent],
+          applications: [sample_app: :permanent, p1_pgsql: :permanent, ecto_sql: :permanent],
           runtime_config_path: "config/shop_runtime.exs",
           rel_templates_path: "rel/shop",
           overlays: "rel/shop/overlays",

@@ -18,6 +18,11 @@ def bad(release, env=""):
     return {"release": release, "env": env}
 
 
+def told(*ran, files=None, **more):
+    """What a release has told of its migrations: those that had run, and those that it has."""
+    return {"ran": list(ran), "files": files, **more}
+
+
 def info(live="blue", blue=A, green=B, **more):
     def slot(color, release):
         return {
@@ -33,6 +38,7 @@ def info(live="blue", blue=A, green=B, **more):
             "promoted_at": "t" if color == live else None,
             "deployed_at": "t",
             "pending": None,
+            "pending_migrations": [],
             "port": {"blue": 4000, "green": 5000}[color],
         }
 

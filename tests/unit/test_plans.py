@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _plans
-from infos import E1, E2, A, B, C, bad, info, was_live, without
+from infos import E1, E2, A, B, C, bad, info, told, was_live, without
 
 
 def test_promote_goes_to_the_idle_slot_or_to_the_color_that_was_named():
@@ -67,14 +67,14 @@ def test_rollback_plan():
 
 def test_rollback_across_migrations_needs_consent():
     goal = {"release": A, "color": "blue", "take": False}
-    known = {A: ["1", "2"], B: ["1", "2", "3"]}
+    known = {A: told("1", "2"), B: told("1", "2", "3")}
     found = info(live="green", rollback=goal, migrations=known)
     refused = _plans.rollback_plan({"a": found})
     assert not refused["ok"] and f"migrations have run since {A} was live: 3." in refused["failures"][0]["why"]
     assert _plans.rollback_plan({"a": found}, force=True)["ok"]
     # Where the app did not tell, nothing is guessed.
-    assert _plans.rollback_plan({"a": info(live="green", rollback=goal, migrations={B: ["1"]})})["ok"]
-    assert _plans.rollback_plan({"a": info(live="green", rollback=goal, migrations={A: ["1"], B: ["1"]})})["ok"]
+    assert _plans.rollback_plan({"a": info(live="green", rollback=goal, migrations={B: told("1")})})["ok"]
+    assert _plans.rollback_plan({"a": info(live="green", rollback=goal, migrations={A: told("1"), B: told("1")})})["ok"]
 
 
 def test_what_was_rolled_back_from_is_deployed_again_only_with_consent():
@@ -214,14 +214,17 @@ def test_why_a_rollback_may_not_go_on():
     goal = {"release": C, "env": E2, "color": "green", "take": True}
     assert refusals(_plans.rollback_plan({"a": info(link=None)})) == {"a": "is not set up. Run deploy.yml."}
     assert refusals(_plans.rollback_plan({"a": info()})) == {"a": "nothing"}
-    known = {"migrations": {A: ["1", "2", "3"], C: ["1"]}, "rollback": goal}
+    known = {"migrations": {A: told("1", "2", "3"), C: told("1")}, "rollback": goal}
     said = (
         f"migrations have run since {C} was live: 2, 3. Undo them, or, if that release can work with them: "
         "-e bluegreen_force=true"
     )
     assert refusals(_plans.rollback_plan({"a": info(**known)})) == {"a": said}
     assert _plans.rollback_plan({"a": info(**known)}, True)["ok"]
-    for silent in ({A: ["1"]}, {C: ["1"]}, {}):
+    known["migrations"][A]["backup"] = "/backups/1.dump"
+    said += "\nThe backup from before them: /backups/1.dump"
+    assert refusals(_plans.rollback_plan({"a": info(**known)})) == {"a": said}
+    for silent in ({A: told("1")}, {C: told("1")}, {}):
         assert _plans.rollback_plan({"a": info(migrations=silent, rollback=goal)})["ok"]
     plan = _plans.rollback_plan({"a": info(rollback=goal)})
     assert plan == {"ok": True, "failures": [], "lost": [], "hosts": {"a": {**goal, "already": False}}}
@@ -259,3 +262,20 @@ def test_every_host_has_its_say():
     # One that has the other slot waiting still goes there, though one beside it was rolled back from.
     plan = _plans.switch_plan({"a": info("green", blue=B, green=B, rolled_back=[bad(B)]), "b": info(blue=A)})
     assert plan["hosts"]["b"]["color"] == "green"
+
+
+def test_pending_migrations_keep_a_release_from_visitors():
+    """As it told itself when it was deployed, unless this run has asked again."""
+    behind = without({}, green={"pending_migrations": ["2_add_price"]})
+    said = (
+        f"green ({B}) has migrations that have not run: 2_add_price. Run them: migrate.yml -e color=green. "
+        "If it works without them: -e bluegreen_force=true"
+    )
+    for plan in (_plans.switch_plan, lambda infos, **how: _plans.canary_plan(infos, 10, **how)):
+        assert refusals(plan({"a": behind, "b": info()})) == {"a": said}
+        assert plan({"a": behind}, force=True)["ok"]
+        assert plan({"a": behind}, asked={B: []})["ok"]
+        assert refusals(plan({"a": info()}, asked={B: ["2_add_price"]})) == {"a": said}
+    # What is live already does not move, and a share is always taken away.
+    assert _plans.switch_plan({"a": without({}, blue={"pending_migrations": ["2"]})}, "blue")["ok"]
+    assert _plans.canary_plan({"a": behind}, 0)["ok"]

@@ -5,11 +5,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pathlib
 import shutil
+import subprocess
 
 from support.bluegreen import artifact
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def rebuild(path, to, number):
+    """The same release with other content."""
+    folder = to.with_suffix("")
+    folder.mkdir()
+    subprocess.run(["tar", "-C", str(folder), "-xzf", str(path)], check=True)
+    (folder / "lib" / "number").write_text(str(number))
+    subprocess.run(["tar", "-C", str(folder), "-czf", str(to), "."], check=True)
+
 
 SAMPLE = pathlib.Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "tests" / "sample_app"
 
@@ -21,6 +38,9 @@ def test_with_mix(tmp_path, play):
     assert made.exists()
     assert f"bluegreen_artifact={made}" in "".join(run.text.split("\n"))
     play("deploy", f"bluegreen_artifact={made}", "--check")
+    # Not from a git repository, so there is nothing to tell.
+    commit = pathlib.Path(f"{made}.commit")
+    assert not commit.exists()
     # Other commands, in their order, in that directory.
     made.unlink()
     commands = ["touch made-by-hand", "mix release sample_app --overwrite", "mv made-by-hand made-after"]
@@ -28,11 +48,47 @@ def test_with_mix(tmp_path, play):
     assert made.exists() and (source / "made-after").exists()
 
 
+def test_the_commit_goes_from_the_build_into_status_and_history(host, tmp_path, play):
+    """In a file beside the artifact, which counts for that artifact alone."""
+    source = shutil.copytree(SAMPLE, tmp_path / "app", ignore=shutil.ignore_patterns("_build"))
+    git = ["git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@example.com"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    play("build", f"bluegreen_build_dir={source}")
+    made = source / "_build" / "prod" / "sample_app-0.1.0.tar.gz"
+    beside = pathlib.Path(f"{made}.commit")
+    # What was built is in it by now, beside what was committed.
+    assert beside.read_text().split()[1].removesuffix("-dirty") == commit
+    for number, (text, given, shown) in enumerate(
+        (
+            (beside.read_text(), {}, beside.read_text().split()[1]),
+            (beside.read_text(), {"bluegreen_commit": "v1.2.3"}, "v1.2.3"),
+            (f"{'0' * 64} {commit}\n", {}, ""),
+            ("no such thing", {}, ""),
+        )
+    ):
+        other = tmp_path / f"other-{number}.tar.gz"
+        rebuild(made, other, number)
+        pathlib.Path(f"{other}.commit").write_text(text.replace(sha256(made), sha256(other)))
+        play("deploy", {"bluegreen_artifact": str(other), "bluegreen_force": True, **given})
+        said = play("status", {"format": "json", "out": str(tmp_path / "status.json")}).says()
+        slots = json.loads((tmp_path / "status.json").read_text())["hosts"]["bluegreen-web1"]["slots"]
+        idle = next(slot for slot in slots.values() if sha256(other)[:8] in (slot["release"] or ""))
+        assert idle["commit"] == shown and (f" commit {shown} " in said if shown else True)
+        if given:
+            play("promote")
+            assert "commit v1.2.3" in play("status", "history=1").says()
+            play("rollback")
+
+
 def test_with_assets(tmp_path, play):
     """What mix phx.new writes has an alias for them, and a version that is computed."""
     source = shutil.copytree(SAMPLE, tmp_path / "app", ignore=shutil.ignore_patterns("_build"))
     mix = (source / "mix.exs").read_text()
-    mix = mix.replace("deps: [],", 'deps: [],\n      aliases: ["assets.deploy": ["cmd touch deployed"]],')
+    mix = mix.replace("deps: [", 'aliases: ["assets.deploy": ["cmd touch deployed"]],\n      deps: [')
     (source / "mix.exs").write_text(mix.replace('System.get_env("SAMPLE_VERSION", "0.1.0")', '"0.1." <> "7"'))
     play("build", f"bluegreen_build_dir={source}").says("sample_app-0.1.7.tar.gz")
     assert (source / "deployed").exists()

@@ -581,6 +581,27 @@ def test_stop(host, site, play):
     play("deploy", {"bluegreen_artifact": NEW, **FORCE})
 
 
+def test_restart(host, site, play):
+    """A slot that is not live by its color; the live one only by the word."""
+    live, idle = site.color(), other(site.color())
+    play("deploy", {"bluegreen_artifact": NEW, **FORCE})
+    started = f"systemctl show -P MainPID sample_app@{idle}"
+    before, ours = host.check_output(started), site.pid()
+    assert "Name the slot to restart" in play("restart", rc=2).says()
+    play("restart", f"color={idle}", "--check")
+    assert host.check_output(started) == before
+    with Client(site) as client:
+        assert play("restart", f"color={idle}").changed() == 1
+    assert host.check_output(started) != before and client.failed == [] and site.pid() == ours
+    assert f"cannot restart {live}: it is live." in play("restart", f"color={live}", rc=2).says() and site.pid() == ours
+    play("stop", f"color={idle}")
+    play("restart", f"color={idle}")
+    assert host.service(f"sample_app@{idle}").is_running
+    play("restart", "color=live")
+    assert site.pid() != ours and site.color() == live and site.get("/").status_code == 200
+    assert " restart ok " in play("status", "history=1").says()
+
+
 def test_status_in_doubt(host, site, play, tmp_path):
     live = site.color()
     host.check_output(f"sudo ln -sfn slots/{other(live)} {ROOT}/live")

@@ -21,7 +21,6 @@ SHOP = {
     "bluegreen_health_path": "/health",
     "bluegreen_ports": {"blue": 6300, "green": 7300},
     "bluegreen_env": {"SECRET_KEY_BASE": "secret-key-base-of-the-shop", "DATABASE_URL": DATABASE},
-    "bluegreen_migrations_command": "Shop.Release.migrations()",
 }
 MIGRATE = {"bluegreen_migrate": True}
 
@@ -94,16 +93,86 @@ def test_check_mode_says_that_it_would_migrate(host, play):
 
 def test_without_migrations_the_health_is_green_and_the_pages_are_not(host, play, site):
     """Why the database is looked at by itself: the health of the new release knows nothing of its schema."""
-    play("deploy", shop("0.1.1"))
+    run = play("deploy", shop("0.1.1"))
+    assert f"bluegreen-web1: 1 migration pending: {SECOND}_add_price" in run.says()
     assert host.check_output("curl -s -o /dev/null -w '%{http_code}' localhost:7300/health") == "200"
     assert host.check_output("curl -s localhost:7300/items") == 'PostgreSQL says: column "price" does not exist'
     assert site.get("/items").text == "1 tea\n"
 
 
+PENDING = (
+    f"has migrations that have not run: {SECOND}_add_price. Run them: migrate.yml -e color=green. "
+    "If it works without them: -e bluegreen_force=true"
+)
+
+
+def test_no_visitor_gets_a_release_whose_migrations_are_pending(play, site, tmp_path):
+    """Neither by a promote nor by a canary, unless somebody says that it works without them."""
+    before = site.pid()
+    for name, goal in (("promote", SHOP), ("canary", {**SHOP, "percent": 10}), ("deploy", shop("0.1.1"))):
+        more = {"bluegreen_promote": True} if name == "deploy" else {}
+        run = play(name, {**goal, **more}, rc=2)
+        assert PENDING in run.says(), run.text[-2000:]
+        assert site.color() == "blue" and site.pid() == before
+    out = tmp_path / "status.json"
+    status = play("status", {**SHOP, "format": "json", "out": str(out)})
+    assert "idle 1 pending healthy" in status.says()
+    assert f"to run what is pending ({SECOND}_add_price): migrate.yml -e color=green" in status.says()
+    slots = json.loads(out.read_text())["hosts"]["bluegreen-web1"]["slots"]
+    assert slots["green"]["pending_migrations"] == [f"{SECOND}_add_price"] and not slots["blue"]["pending_migrations"]
+    force = {**SHOP, "bluegreen_force": True}
+    play("canary", {**force, "percent": 10})
+    play("canary", {**SHOP, "percent": 0})
+    play("promote", force)
+    assert site.color() == "green"
+    play("rollback", SHOP)
+    # Rolled back from, so it needs to be named; and what was pending is so still.
+    assert PENDING in play("promote", {**SHOP, "color": "green"}, rc=2).says()
+
+
+def test_what_somebody_else_has_migrated_is_not_pending(host, play, site):
+    """The answer from the deploy is old: a promote asks again."""
+    column = "alter table items add column price integer not null default 3"
+    sql(host, f"{column}; insert into schema_migrations values ({SECOND}, now())")
+    play("promote", {**SHOP, "color": "green"})
+    assert site.get("/items").text == "1 tea 3\n"
+    assert " pending " not in play("status", SHOP).says()
+    play("rollback", {**SHOP, "bluegreen_force": True})
+    sql(host, f"alter table items drop column price; delete from schema_migrations where version = {SECOND}")
+    play("deploy", {**shop("0.1.1"), "bluegreen_force": True})
+
+
+BACKUP = 'pg_dump -d "postgresql${DATABASE_URL#ecto}" -f "$HOME/before.sql" && echo saved && echo "$HOME/before.sql"'
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("echo no room is left for the backup; exit 3", ("exited with status 3, so nothing was migrated", "no room")),
+        ("echo dumping; sleep 300", ("did not finish within 4 s and was killed", "dumping")),
+        ("nowhere-to-be-found", ("exited with status 127", "not found")),
+        ('echo "$DATABASE_URL"; exit 1', ("<DATABASE_URL>",)),
+    ],
+)
+def test_without_a_backup_nothing_migrates(host, play, site, command, words):
+    goal = {"bluegreen_backup_command": command, "bluegreen_migrate_timeout": 4}
+    run = fails(host, play, site, {}, *words, **goal)
+    assert PASSWORD not in run.text and "migration ran" not in run.text
+
+
 def test_a_database_that_is_behind_is_migrated_though_the_slot_holds_the_release_already(host, play):
-    run = play("deploy", shop("0.1.1"), MIGRATE)
+    run = play("deploy", {**shop("0.1.1"), "bluegreen_backup_command": BACKUP, "bluegreen_force": True}, MIGRATE)
     # The migration, and the note of it that a rollback asks.
     assert f"1 migration ran: {SECOND}" in run.says() and run.changed() == 2
+    backup = f"{ROOT}/state/green/before.sql"
+    assert f"the backup from before it: {backup}" in run.says() and " 1 pending " not in run.says()
+    # Run once, from before the migration, as the app.
+    assert (
+        "price" not in host.check_output(f"sudo cat {backup}")
+        and host.check_output(f"sudo stat -c %U {backup}") == "shop"
+    )
+    history = json.loads(host.check_output(f"tail -n1 {ROOT}/history.jsonl"))
+    assert history["backup"] == backup
     assert sql(host, "select max(version) from schema_migrations") == SECOND
     assert host.check_output("curl -s localhost:7300/items") == "1 tea 3"
 
@@ -113,11 +182,35 @@ def test_promote_and_rollback_of_the_two_versions(host, play, site):
         play("promote", SHOP)
         assert site.get("/items").text == "1 tea 3\n" and site.color() == "green"
         run = play("rollback", SHOP, rc=2)
-        assert "migrations have run since" in run.says() and f"was live: {SECOND}." in run.says()
+        assert "migrations have run since" in run.says() and f"was live: {SECOND}_add_price." in run.says()
+        assert f"The backup from before them: {ROOT}/state/green/before.sql" in run.says()
         assert site.color() == "green"
         play("rollback", {**SHOP, "bluegreen_force": True})
     assert client.failed == [] and site.color() == "blue"
     assert site.get("/items").text == "1 tea\n"
+
+
+def test_a_backup_is_made_only_for_a_migration(host, play):
+    host.check_output(f"sudo rm {ROOT}/state/green/before.sql")
+    goal = {**shop("0.1.1"), "bluegreen_backup_command": BACKUP, "bluegreen_force": True}
+    assert "no migration was pending" in play("deploy", goal, MIGRATE).says()
+    assert host.run(f"sudo test -e {ROOT}/state/green/before.sql").rc == 1
+
+
+def test_a_release_that_cannot_be_asked_is_deployed_all_the_same(play):
+    """It is our question, and not one that the user has asked for."""
+    run = play("deploy", {**shop("0.1.1", SAMPLE_NO_REPO="1"), "bluegreen_force": True})
+    assert (
+        "nobody knows which migrations are pending: migrations in" in run.says()
+        and "told to have no repo" in run.says()
+    )
+    play("deploy", {**shop("0.1.1"), "bluegreen_force": True})
+
+
+def test_an_app_that_is_not_to_be_asked(play):
+    goal = {**shop("0.1.1", SAMPLE_NO_REPO="1"), "bluegreen_migrations_command": "", "bluegreen_force": True}
+    assert "migrations" not in play("deploy", goal).says()
+    play("deploy", {**shop("0.1.1"), "bluegreen_force": True})
 
 
 def fails(host, play, site, env, *words, **variables):
@@ -243,3 +336,15 @@ def test_what_comes_along_with_a_generated_release(host, play):
 def test_a_slot_of_a_shop_that_is_taken_off_leaves_its_database(host, play):
     play("stop", {**SHOP, "color": "green"})
     assert "consistent:" in play("status", {**SHOP, "strict": True}).text
+
+
+def test_an_expression_of_ones_own_that_tells_what_has_run(host, play, site):
+    """It says what has run and not what is pending, so only a rollback is refused."""
+    own = {"bluegreen_migrations_command": "Shop.Release.migrations()", "bluegreen_force": True}
+    sql(host, f"alter table items drop column price; delete from schema_migrations where version = {SECOND}")
+    play("deploy", {**shop("0.1.0", POOL_SIZE="2"), **own, "bluegreen_promote": True})
+    assert " 1 pending " not in play("deploy", {**shop("0.1.1"), **own}).says()
+    play("migrate", {**SHOP, **own, "color": "green" if site.color() == "blue" else "blue"})
+    play("promote", SHOP)
+    assert f"was live: {SECOND}." in play("rollback", SHOP, rc=2).says()
+    play("rollback", {**SHOP, "bluegreen_force": True})

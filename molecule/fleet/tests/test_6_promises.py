@@ -61,6 +61,29 @@ def reachable():
 # --- the group ---------------------------------------------------------------------------------------------------------
 
 
+def test_the_live_slots_are_restarted_one_host_after_the_other(colors):
+    """At every moment at most one host of three has nobody to answer; one that does not come back keeps its fellows up."""
+    live, _idle = colors
+    unit = f"sample_app@{live}"
+
+    def since(host, state):
+        return int(inside(host, f"systemctl show -P {state}EnterTimestampMonotonic {unit}"))
+
+    play("restart", "color=live")
+    ups, downs = [since(host, "Active") for host in HOSTS], [since(host, "Inactive") for host in HOSTS]
+    # The clocks of the containers are one.
+    assert ups == sorted(ups) and all(up < down for up, down in zip(ups, downs[1:]))
+    inside(TWO, f"mv {ROOT}/slots/{live}/release/bin /tmp/bin-of-two")
+    try:
+        run = play("restart", "color=live", "bluegreen_health_timeout=10", rc=2)
+        assert f"{TWO}: restarting: " in run.says() and f"{THREE}: restarting" not in run.says()
+        assert since(ONE, "Active") > ups[0] and since(THREE, "Active") == ups[2]
+    finally:
+        inside(TWO, f"mv /tmp/bin-of-two {ROOT}/slots/{live}/release/bin; systemctl reset-failed {unit}")
+    play("restart", "color=live")
+    assert {serving(host) for host in HOSTS} == {live} and not any(held(host) for host in HOSTS)
+
+
 def test_another_group_of_the_inventory(colors, tmp_path):
     live, idle = colors
     pair = tmp_path / "pair.yml"

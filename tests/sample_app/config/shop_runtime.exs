@@ -16,6 +16,7 @@ secret_key_base =
     """
 
 config :sample_app,
+  ecto_repos: [Shop.Repo],
   server: System.get_env("PHX_SERVER") in ["true", "1"],
   port: String.to_integer(System.get_env("PORT") || "4000"),
   host: System.get_env("PHX_HOST") || "example.com",

@@ -50,19 +50,25 @@ defmodule SampleApp.Database do
 
   @doc "Runs what is pending, says so as Ecto does, and returns the versions, as Ecto.Migrator.run/4 does."
   def migrate do
-    ask!(
-      "create table if not exists schema_migrations (version bigint primary key, inserted_at timestamp)"
-    )
-
+    create_table()
     {:ok, done} = migrated()
 
-    for {version, name, sql} <- @migrations ++ more(), version not in done do
+    for {version, name, sql} <- migrations(), version not in done do
       Logger.info("== Running #{version} Shop.Repo.Migrations.#{name}.change/0 forward")
       ask!(["begin", sql, "insert into schema_migrations values (#{version}, now())", "commit"])
       Logger.info("== Migrated #{version} in 0.0s")
       version
     end
   end
+
+  def create_table do
+    ask!(
+      "create table if not exists schema_migrations (version bigint primary key, inserted_at timestamp)"
+    )
+  end
+
+  @doc "{version, name, statement} of all that this release has."
+  def migrations, do: @migrations ++ more()
 
   # One more migration, for the tests: one that raises, hangs, or needs a lock.
   defp more do

@@ -32,6 +32,30 @@ defmodule Shop.Release do
   end
 end
 
+# What Ecto.Migrator, as it stands in for the real one, wants of a repo.
+defmodule Shop.Repo do
+  @moduledoc false
+  alias SampleApp.Database
+
+  def start do
+    if System.get_env("SAMPLE_NO_REPO"), do: raise("the sample was told to have no repo")
+    Application.ensure_all_started(:p1_pgsql)
+  end
+
+  def create_table, do: Database.create_table()
+
+  def versions do
+    case Database.migrated() do
+      {:ok, versions} -> versions
+      {:error, message} -> raise message
+    end
+  end
+
+  def files(_path) do
+    for {version, name, _sql} <- Database.migrations(), do: {version, Macro.underscore(name)}
+  end
+end
+
 # The default of bluegreen_migrate_command for the release other_app.
 defmodule OtherApp.Release do
   @moduledoc false
