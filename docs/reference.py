@@ -70,7 +70,7 @@ Every slot also sets environment variables of its own.
 | `ERL_EPMD_ADDRESS`, `ERL_AFLAGS`, `BLUEGREEN_VM_FLAGS` | where the node and its port mapper listen; you cannot set these, but `ERL_FLAGS` |
 | `BLUEGREEN_NODES` | with `bluegreen_cluster`, the nodes that this one keeps a connection with, separated by commas; you cannot set it |
 | `BLUEGREEN_LIVE_FILE` | path of a file that exists while this slot is live; you cannot set it |
-| `PHX_SERVER`, `PHX_HOST` | `true`, and the domain |
+| `PHX_SERVER`, `PHX_HOST` | `true`, and the domain; a worker has no `PHX_SERVER` |
 | `RELEASE_COOKIE` | one for the app, kept on the server |
 | `HOME`, `LANG`, `ERL_CRASH_DUMP` | the state directory, `C.UTF-8`, a file in the state directory |
 
@@ -98,7 +98,7 @@ def playbooks() -> str:
 
 def descriptions() -> dict[str, tuple[str, list[tuple[str, str]]]]:
     """Name of each public playbook to (what it does, its options)."""
-    order = "init setup build deploy promote rollback canary maintenance migrate status logs env rpc console restart stop unlock adopt".split()
+    order = "init setup build deploy promote rollback canary maintenance migrate status logs env rpc console join restart stop unlock adopt".split()
     found = {}
     for name in order:
         lines = (TOP / f"playbooks/{name}.yml").read_text().splitlines()[1:]

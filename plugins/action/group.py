@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _WHAT = ("check", "plan", "cookie", "meetings", "switch_times", "sum_up", "tell")
 _OPTIONS = {
     "check": {"type": "list", "elements": "str"},
-    "plan": {"type": "str", "choices": ["deploy", "switch", "canary", "rollback"]},
+    "plan": {"type": "str", "choices": ["deploy", "switch", "canary", "rollback", "join"]},
     "color": {"type": "str"},
     "percent": {"type": "int", "default": 0},
     "force": {"type": "bool", "default": False},
@@ -139,6 +139,11 @@ class ActionModule(ActionBase):
         if kind == "deploy":
             plan = _plans.deploy_plan(infos, releases, force)
             lines = _messages.deploy_lines(infos, releases)
+        elif kind == "join":
+            everyone = self._everyone()
+            infos = {host: everyone.get(host, {}) for host in infos}
+            plan = _plans.join_plan(infos, {host: info for host, info in everyone.items() if host not in infos})
+            lines = _messages.join_lines(infos, plan)
         elif kind == "canary":
             plan, lines = _plans.canary_plan(infos, self._args["percent"], force, asked), []
         else:
@@ -150,13 +155,18 @@ class ActionModule(ActionBase):
                 else _plans.switch_plan(infos, self._args["color"] or None, deployed, force, asked)
             )
             lines = _messages.switch_lines(infos, plan)
-        clusters = self._clusters() if kind in ("deploy", "rollback") else {}
+        clusters = self._clusters() if kind in ("deploy", "rollback", "join") else {}
         if clusters:
             live = _plans.live_already(infos, releases) if kind == "deploy" else {}
             plan = _plans.with_nodes(plan, self._var("bluegreen_app"), clusters, live)
         if plan["ok"]:
             self._say(lines)
         return _gate.planned(before, plan)
+
+    def _everyone(self) -> Infos:
+        """Host to what it told, of all hosts of the group, whether they are in this run or not."""
+        told = self._given.get("__bluegreen_everyone") or {}
+        return {result["item"]: result for result in told.get("results") or []}
 
     def _pending_migrations(self) -> dict[str, list[str]]:
         """Release to its migrations that are pending, if this run has asked for them and got an answer."""

@@ -21,6 +21,7 @@ import yaml
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.release import __version__ as ansible_core
 from ansible.utils.vars import load_extra_vars
@@ -68,7 +69,8 @@ def check(settings: Mapping[str, Any]) -> list[str]:
             return None
 
     attempt(_validate.check_app, settings["app"])
-    attempt(_validate.check_domain, settings["domain"])
+    if settings["web"] or settings.get("domain"):
+        attempt(_validate.check_domain, settings["domain"])
     ports = attempt(_validate.check_ports, settings["ports"])
     listen = attempt(_validate.check_listen, settings["listen"])
     if settings["user"]:
@@ -284,6 +286,8 @@ class ActionModule(ActionBase):
             )
         specification = variables()
         wrong = unknown_variables(task_vars, set(specification)) + unknown_extra_vars(load_extra_vars(self._loader))
+        if not self._is_web(task_vars):
+            task_vars = {"bluegreen_domain": "", **task_vars}
         missing = [name for name, option in specification.items() if option.get("required") and name not in task_vars]
         # Others are made of these.
         wrong += [f"{name} is required" for name in missing]
@@ -303,6 +307,14 @@ class ActionModule(ActionBase):
             "controller": _controller.this_run(),
         }
         return result
+
+    def _is_web(self, task_vars):
+        """Whether this host serves visitors; a worker needs no domain."""
+        try:
+            return boolean(self._templar.template(task_vars.get("bluegreen_web", True)))
+        except (AnsibleError, TypeError):
+            # What is wrong with it is said where all variables are looked at.
+            return True
 
     def _check(self, settings, args, wrong, result, host):
         wrong += check(settings)

@@ -18,9 +18,14 @@ options:
     type: path
     required: true
   domain:
-    description: The C(server_name) that nginx answers to for this app.
+    description: The C(server_name) that nginx answers to for this app. May be empty without O(web).
     type: str
     required: true
+  web:
+    description: Whether the host serves visitors. If not, it has no site, and nginx is not asked.
+    type: bool
+    default: true
+    version_added: 1.0.0
   user:
     description: Account that the app runs as. By default it has one of its own, of the same name.
     type: str
@@ -78,6 +83,13 @@ options:
     description: HTTP status that counts as healthy.
     type: int
     default: 200
+  health_expr:
+    description:
+      - Elixir expression that must give V(true) on the node of the slot, beside O(health_path). Without O(web) it is asked instead, and an empty
+        one asks whether the node answers at all.
+    type: str
+    default: ''
+    version_added: 1.0.0
 """
 
     # What V(slot_info) can be asked for beside that.
@@ -121,6 +133,13 @@ options:
     description: Return in C(env_names) the names of the variables of both slots, each with a hash that tells equal values.
     type: bool
     default: false
+    version_added: 1.0.0
+  env_salt:
+    description:
+      - Return in C(env_digests) a hash of the environment of each slot, without what is another on each host. With the same salt, hosts with the
+        same values have the same hash.
+    type: str
+    default: ''
     version_added: 1.0.0
   with_files:
     description: Return in C(host_content) which files the releases on the host have, for M(beamops.bluegreen.release_install).

@@ -30,6 +30,7 @@ APP_OPTIONS = dict(
     app=dict(type="str", required=True),
     root=dict(type="path", required=True),
     domain=dict(type="str", required=True),
+    web=dict(type="bool", default=True),
     user=dict(type="str", default=""),
     ports=dict(type="dict", required=True),
     listen=dict(type="str", required=True),
@@ -42,7 +43,11 @@ APP_OPTIONS = dict(
 
 
 # What of a slot counts as healthy. Documented in the fragment app.health.
-HEALTH_OPTIONS = dict(health_path=dict(type="str", default="/"), health_status=dict(type="int", default=200))
+HEALTH_OPTIONS = dict(
+    health_path=dict(type="str", default="/"),
+    health_status=dict(type="int", default=200),
+    health_expr=dict(type="str", default=""),
+)
 
 
 # In every file that set-up writes outside of the app's directory: what has it not is somebody else's.
@@ -59,7 +64,9 @@ class App:
         """Check the options that came in. Raises: Refused."""
         self.name = _validate.check_app(params["app"])
         self.root = _validate.check_path(params["root"], "bluegreen_root")
-        self.domain = _validate.check_domain(params["domain"])
+        # A worker serves nobody: it has no site, and need not have a name.
+        self.web = params.get("web", True)
+        self.domain = _validate.check_domain(params["domain"]) if self.web or params["domain"] else ""
         # An account that exists already, or one of the app's own.
         self.named_user = _validate.check_user(params["user"]) if params.get("user") else ""
         self.user = self.named_user or self.name
@@ -293,6 +300,7 @@ class App:
             self.cluster,
             nodes,
             release,
+            self.web,
         )
 
     def node(self, color: str, pid: int | None) -> Node | None:

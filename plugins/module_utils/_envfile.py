@@ -248,22 +248,25 @@ def slot_env(
     cluster: _cluster.Cluster | None = None,
     nodes: Iterable[str] = (),
     release: str = "",
+    web: bool = True,
 ) -> dict[str, str]:
     """All variables of a slot: the user's over our defaults, and what the slot owns over both.
 
     :param nodes: names of the nodes that this one keeps a connection with.
     :param release: what the slot is to hold; without it the cookie is that of no release where generations are apart.
+    :param web: whether it serves visitors, on V(domain).
     """
     env = {
         "ERL_CRASH_DUMP": f"{state_dir}/erl_crash.dump",
         "HOME": state_dir,
         "LANG": "C.UTF-8",
-        # Without it a Phoenix release boots, answers `pid`, and listens to nobody.
-        "PHX_SERVER": "true",
         # One cookie for all builds of an app: each `mix release` makes a new one, and rpc would fail across builds.
         "RELEASE_COOKIE": cookie,
     }
-    if not domain.startswith("*"):
+    if web:
+        # Without it a Phoenix release boots, answers `pid`, and listens to nobody: just what a worker is to do.
+        env["PHX_SERVER"] = "true"
+    if domain and not domain.startswith("*"):
         env["PHX_HOST"] = domain
     env.update(_for_color(user, color))
     env["RELEASE_COOKIE"] = _cluster.cookie_for(env["RELEASE_COOKIE"], cluster, release)
@@ -348,6 +351,15 @@ def _comparable(env: dict[str, str]) -> dict[str, str]:
     """An env without what is another in each slot, and for each release."""
     found = _same_for_both(_moved_dir(env, ""))
     return {**found, "RELEASE_COOKIE": _cluster.cookie_of(found)} if "RELEASE_COOKIE" in found else found
+
+
+def digest_across_hosts(env: dict[str, str], salt: str) -> str:
+    """A hash of an env without what is another on each host; V('') for an empty one. It tells as little of the values as the salt is known."""
+    if not env:
+        return ""
+    own = ("RELEASE_COOKIE", _cluster.VARIABLE)
+    found = {name: value for name, value in _comparable(env).items() if name not in own}
+    return hashlib.sha256(f"{salt}\n{render(found)}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def changes(before: dict[str, str], after: dict[str, str]) -> EnvChanges:

@@ -129,7 +129,9 @@ def first_lines(answer: Answer) -> str:
 
 
 def deployment_id(app: App) -> tuple[str | None, str | None]:
-    """Ask nginx for the live color: (color, None) or (None, why not)."""
+    """Ask nginx for the live color: (color, None) or (None, why not). Nobody asks a worker, which has no site."""
+    if not app.web:
+        return None, None
     answer, site = through_nginx(app, "/deployment_id"), app.site()
     color = _color(answer)
     return (color, None) if color else (None, _where(answer, site, site["proof"]))
@@ -155,8 +157,8 @@ def check_visitors(app: App) -> tuple[str | None, str | None]:
     A rule for visitors may turn our question away. Another site that answers to the domain would leave every switch without effect.
     """
     site = app.site()
-    if not site["proof"]:
-        # They were asked already.
+    if not site["proof"] or not app.web:
+        # They were asked already, or there are none.
         return None, None
     answer, said = as_visitor(app, "/deployment_id"), _color(through_nginx(app, "/deployment_id"))
     told = _color(answer)

@@ -58,6 +58,7 @@ INFO_OPTIONS = dict(
     overwrite_edits=dict(type="bool", default=False),
     with_files=dict(type="bool", default=False),
     with_env_names=dict(type="bool", default=False),
+    env_salt=dict(type="str", default="", no_log=True),
     env=dict(type="str", no_log=True),
 )
 
@@ -86,7 +87,7 @@ def setup_needed(app: App, params: Mapping[str, Any], nginx_version: str | None,
             fine = False
         if not fine:
             found.append(path)
-    if expected and not _app.has_token(app, params["preview_token"]):
+    if expected and app.web and not _app.has_token(app, params["preview_token"]):
         found.append(app.preview)
     return found
 
@@ -137,6 +138,8 @@ def name_conflicts(app: App) -> list[str]:
 
 def not_installed(app: App) -> list[str]:
     """Sentences for what is wanted of the site and is not there yet. It is asked where it is, not where it will be."""
+    if not app.web:
+        return []
     wanted, there = app.wanted_site(), app.site()
     words = {"listen": "bluegreen_listen", "tls_listen": "bluegreen_tls", "domain": "bluegreen_domain"}
     return [
@@ -149,7 +152,7 @@ def not_installed(app: App) -> list[str]:
 
 def site_ports(app: App) -> list[str]:
     """Sentences if somebody other than nginx listens where the site is to listen."""
-    found, wanted = [], {"bluegreen_listen": app.listen, "bluegreen_tls.listen": app.tls_listen}
+    found, wanted = [], {"bluegreen_listen": app.listen, "bluegreen_tls.listen": app.tls_listen} if app.web else {}
     for variable, listen in wanted.items():
         holder = _proc.listening_process(int(listen.rpartition(":")[2])) if listen else None
         if holder and holder[0] and holder[1] != "nginx":
@@ -179,7 +182,7 @@ def _is_open(places: list[str], but: Iterable[str] = ()) -> bool:
 
 def open_ports(app: App, seen: dict[str, Any]) -> list[str]:
     """Sentences for what of the app can be reached past nginx, from the network."""
-    found = [str(app.ports[color]) for color in COLORS if _is_open(seen[color]["listens"])]
+    found = [str(app.ports[color]) for color in COLORS if app.web and _is_open(seen[color]["listens"])]
     mapper = []
     runs = any(seen[color]["pid"] for color in COLORS)
     if runs and _is_open(seen["blue"]["mapper"], _cluster.mapper_addresses()):
@@ -200,7 +203,7 @@ def open_ports(app: App, seen: dict[str, Any]) -> list[str]:
 
 def taken_ports(app: App, seen: dict[str, Any], slots: dict[str, Slot]) -> list[str]:
     """Sentences if somebody else listens on a port of a new app, of which no slot holds anything yet."""
-    if any(slot["release"] for slot in slots.values()):
+    if any(slot["release"] for slot in slots.values()) or not app.web:
         return []
     found = []
     for color in COLORS:
@@ -240,7 +243,7 @@ def probe_slots(app: App, path: str) -> dict[str, dict[str, Any]]:
         wanted = app.slot_content(color) or app.service_manager == "daemon"
         service = _service.for_slot(app, color)
         pid = service.pid() if wanted else None
-        answer = _service.http_probe(app, color, path, 2.0) if pid else {"error": "not running"}
+        answer = _service.http_probe(app, color, path, 2.0) if pid and app.web else {"error": "not running"}
         seen[color] = {"pid": pid, "answer": answer, "restarts": service.restarts_in_last_hour() if pid else 0}
     sockets = _proc.tcp_sockets()
     for color, one in seen.items():
@@ -263,14 +266,15 @@ def read_slot(
     live = facts["live"] if facts["live"] and app.slot_content(facts["live"]) else None
     held = app.slot_content(color)
     release = held["release"] if held else None
-    pid, answer = seen["pid"], seen["answer"]
+    pid = seen["pid"]
+    health = _service.check_health(app, color, pid, params, answer=seen["answer"])
     slot_facts = facts["slots"][color] or {}
     if not _slots.same(slot_facts, held):
         slot_facts = {}
     journal = _files.read_json(app.journal(color))
     return {
         "color": color,
-        "port": app.ports[color],
+        "port": app.ports[color] if app.web else None,
         "connections": seen["connections"],
         "release": release,
         "env": held["env"] if held else "",
@@ -284,8 +288,8 @@ def read_slot(
         "promoted_at": slot_facts.get("promoted_at"),
         "running": bool(pid),
         "pid": pid,
-        "healthy": answer.get("status") == params["health_status"],
-        "health": _http.describe(answer),
+        "healthy": health.good,
+        "health": health.words,
         "process_release": _service.process_release(app, pid) if pid else None,
         "pending": pending(journal),
         "restarts": seen["restarts"],
@@ -325,6 +329,7 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
     edit = site_edit(app, params, nginx_version)
     visitors_wrong, visitors_note = _http.check_visitors(app)
     info: Info = {
+        "web": app.web,
         "live": live,
         "idle": other(live),
         "target": _slots.target_slot(live, {color: _slots.is_occupied(slots[color]) for color in COLORS}),
@@ -338,16 +343,17 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "facts": written,
         "problems": problems + ([visitors_wrong] if visitors_wrong else []),
         "live_unknown": bool(link and nginx_says and nginx_says != link) or (link is None and _files.is_link(app.live)),
-        "conflicts": _app.port_conflicts(app, link) + _app.claimed_ports(app) + name_conflicts(app),
+        "conflicts": (_app.port_conflicts(app, link) + _app.claimed_ports(app) if app.web else [])
+        + name_conflicts(app),
         "notes": not_installed(app)
         + open_ports(app, seen)
         + [note for note in (visitors_note, edit.note() if edit.is_kept else None) if note],
-        "no_site": not app.has_site(),
+        "no_site": app.web and not app.has_site(),
         "rolled_back": facts["rolled_back"],
         "history": past[-params["history"] :] if params["history"] > 0 else [],
         "last_run": last_run(past[-50:]),
         "migrations": told,
-        "canary": app.canary_percent(other(live)),
+        "canary": app.canary_percent(other(live)) if app.web else 0,
         "maintenance": os.path.exists(app.maintenance),
         "setup_needed": setup_needed(app, params, nginx_version, edit),
         "lock": _files.read_json(app.lock),
@@ -362,6 +368,10 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
     ]
     if params["with_env_names"]:
         info["env_names"] = {color: _envfile.digests(app.env(color), app.own_cookie()) for color in COLORS}
+    if params["env_salt"]:
+        info["env_digests"] = {
+            color: _envfile.digest_across_hosts(app.env(color), params["env_salt"]) for color in COLORS
+        }
     _add_conclusions(info, app, params, facts, seen)
     if edit.by_hand and app.site_file in info["setup_needed"] and not params["overwrite_edits"]:
         info["conflicts"].append(edit.refusal())

@@ -115,6 +115,18 @@ def uptime() -> float:
     return float((_files.read_text("/proc/uptime") or "0").split()[0])
 
 
+def age_of(pid: int) -> float:
+    """How many seconds ago a process started; 0 if it is gone."""
+    try:
+        text = _files.read_text(f"/proc/{pid}/stat") or ""
+    except OSError:
+        return 0.0
+    if not text:
+        return 0.0
+    ticks = int(text[text.rindex(")") + 2 :].split()[19])
+    return max(0.0, uptime() - ticks / os.sysconf("SC_CLK_TCK"))
+
+
 def is_running(pid: int) -> bool:
     found = stat_of(pid)
     return found is not None and found["state"] not in "ZX"

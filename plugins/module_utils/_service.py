@@ -8,6 +8,7 @@ Both managers answer the same five questions: what runs, start, stop, whose port
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import pwd
@@ -17,7 +18,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _app,
@@ -583,15 +584,87 @@ def require_own_process(app: App, color: str, pid: int | None, answer: Answer, s
     return answer
 
 
+class Health(NamedTuple):
+    """How a slot is."""
+
+    good: bool
+    # What it answered, in a few words.
+    words: str
+    # More of that, in lines of its own below; secrets may be in it.
+    said: str = ""
+    # What was asked, if it is not good: C(GET /health on port 4000: ).
+    asked: str = ""
+    # Where it redirects to.
+    location: str = ""
+
+
+def check_health(
+    app: App, color: str, pid: int | None, params: Mapping[str, Any], timeout: float = 5.0, answer: Answer | None = None
+) -> Health:
+    """Ask a slot whether it is healthy: over HTTP, and its node by rpc where there is an expression, or where it serves nobody.
+
+    :param params: options C(health_path), C(health_status) and C(health_expr).
+    :param answer: what V(probe) has given, if it was asked before.
+    """
+    if not pid:
+        return Health(False, "not running")
+    words = ""
+    if app.web:
+        answer = answer or probe(app, color, pid, params["health_path"], timeout)
+        words = _http.describe(answer)
+        if answer.get("status") != params["health_status"]:
+            asked = f"GET {params['health_path']} on port {app.ports[color]}: "
+            return Health(False, words, _http.first_lines(answer), asked, answer.get("location") or "")
+        if not params["health_expr"]:
+            return Health(True, words)
+    return ask_node(app, color, pid, params["health_expr"])
+
+
+# A node of another language that has run for so long has not died of its start.
+_SETTLED_SECONDS = 2.0
+# `rpc` boots a VM of its own, on a host that may be busy.
+_RPC_SECONDS = 15.0
+_HEALTH = "bluegreen-health:"
+
+
+def ask_node(app: App, color: str, pid: int, expr: str) -> Health:
+    """Whether the node of a slot gives V(true) for an expression; without one, whether it answers."""
+    release = app.slot_release(color) or ""
+    if not glob.glob(f"{app.release_dir(release)}/lib/elixir-*"):
+        age = _proc.age_of(pid)
+        return Health(age >= _SETTLED_SECONDS, f"runs for {age:.0f} s")
+    env = {**app.env(color), "HOME": app.state_dir(color)}
+    question = f'IO.puts("\\n{_HEALTH}" <> inspect((\n{expr or "true"}\n)))'
+    try:
+        _rc, text = run(
+            [f"{app.release_dir(release)}/bin/{app.name}", "rpc", question],
+            timeout=_RPC_SECONDS,
+            cwd=app.state_dir(color),
+            env=clean_environ(env),
+            **as_app_user(app),
+        )
+    except Failure:
+        return Health(False, f"its node did not answer within {_RPC_SECONDS:g} s")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line[len(_HEALTH) :] for line in lines if line.startswith(_HEALTH)]
+    if told and told[-1] == "true":
+        return Health(True, "its node answers" if not expr else "bluegreen_health_expr is true")
+    if told:
+        return Health(False, f"bluegreen_health_expr gives {told[-1][:100]}")
+    if any(":nodedown" in line for line in lines) or not lines:
+        return Health(False, "its node does not answer")
+    return Health(False, "bluegreen_health_expr raises", "".join(f"\n    {line[:200]}" for line in lines[:5]))
+
+
 def require_ready(app: App, color: str, params: Mapping[str, Any]) -> str:
     """Returns the release of a slot that can take traffic. Raises: Failure.
 
-    :param params: options C(health_path), C(health_status) and C(run_id); and C(release), if it has to be just that.
+    :param params: options of V(check_health), and C(run_id); and C(release), if it has to be just that.
     """
     held = app.slot_content(color)
     if not held:
         raise Failure(f"{color} holds no release. Run deploy.yml.")
-    release, path = held["release"], params["health_path"]
+    release = held["release"]
     if params.get("release") and release != params["release"]:
         raise Failure(f"{color} holds {release}, not {params['release']}")
     journal = _files.read_json(app.journal(color))
@@ -600,58 +673,62 @@ def require_ready(app: App, color: str, params: Mapping[str, Any]) -> str:
         raise Failure(
             f"the deploy of {journal['release']} to {color} was interrupted ({journal['at']}). Run deploy.yml again."
         )
-    pid = for_slot(app, color).pid()
-    answer = probe(app, color, pid, path) if pid else {"error": "not running"}
-    if answer.get("status") != params["health_status"]:
-        said = _envfile.redact(_http.first_lines(answer), app.env(color))
+    health = check_health(app, color, for_slot(app, color).pid(), params)
+    if not health.good:
+        said = _envfile.redact(health.said, app.env(color))
         raise Failure(
-            f"{color} ({release}) is not healthy: GET {path} on port {app.ports[color]}: {_http.describe(answer)}. "
+            f"{color} ({release}) is not healthy: {health.asked}{health.words}. "
             f"Run status.yml to see more, or deploy.yml to restart it.{said}"
         )
     return release
 
 
-def wait_until_healthy(slot_service: ServiceManager, path: str, expected: int, timeout: float) -> float:
+def wait_until_healthy(slot_service: ServiceManager, params: Mapping[str, Any], timeout: float) -> float:
     """Wait for two good answers in a row of the slot's own process. Returns the seconds it took. Raises: Failure.
 
     Two, because a Phoenix endpoint answers 500 for some milliseconds after its port opens, and one good answer may be
     the last of a process that is about to exit.
+
+    :param params: options of V(check_health).
     """
     app, color = slot_service.app, slot_service.color
     is_https = _http.visitor_headers(app)["X-Forwarded-Proto"] == "https"
     started = time.monotonic()
     slot_service.watch()
-    good, redirects, last, said, pause, first_pid = 0, 0, "no answer yet", "", 0.05, None
+    good, redirects, pause, first_pid = 0, 0, 0.05, None
+    health = Health(False, "no answer yet")
     while True:
         pid, died = slot_service.poll()
         first_pid = first_pid or pid
         if died or (first_pid and pid != first_pid):
-            raise Failure(f"{color} exited during its start; last answer: {last}{said}")
+            raise Failure(f"{color} exited during its start; last answer: {health.words}{health.said}")
         if pid:
-            answer = probe(app, color, pid, path, max(0.2, min(5.0, timeout)))
-            last, said = _http.describe(answer), _http.first_lines(answer)
-            good = good + 1 if answer.get("status") == expected else 0
+            health = check_health(app, color, pid, params, max(0.2, min(5.0, timeout)))
+            good = good + 1 if health.good else 0
             # A redirect is an answer on purpose; waiting longer will not change it.
-            redirects = redirects + 1 if answer.get("location") and not good else 0
+            redirects = redirects + 1 if health.location and not good else 0
             if good == 2:
                 return round(time.monotonic() - started, 1)
-            if redirects == 5 and (answer.get("location") or "").startswith("https://") and not is_https:
+            path = params["health_path"]
+            if redirects == 5 and health.location.startswith("https://") and not is_https:
                 raise Failure(
-                    f"{color} redirects {path} to https: {last}. Its endpoint probably has force_ssl, so the site needs https: set "
+                    f"{color} redirects {path} to https: {health.words}. Its endpoint probably has force_ssl, so the site needs https: set "
                     "bluegreen_tls, or bluegreen_trusted_proxies if a load balancer ends TLS."
                 )
             if redirects == 5:
                 raise Failure(
-                    f"{color} answers {path} with a redirect: {last}, expected {expected}. Set bluegreen_health_path "
+                    f"{color} answers {path} with a redirect: {health.words}, expected {params['health_status']}. Set bluegreen_health_path "
                     "to a path that does not redirect, or bluegreen_health_status to this status."
                 )
         # One good answer in time is enough to wait for the second.
         if time.monotonic() - started > timeout and not good:
             elsewhere = (
-                f". {where_it_listens(app_listeners(pid), app.ports[color])}" if pid and "refused" in last else ""
+                f". {where_it_listens(app_listeners(pid), app.ports[color])}"
+                if pid and "refused" in health.words
+                else ""
             )
             raise Failure(
-                f"{color} was not healthy within {timeout} s: GET {path} on port {app.ports[color]}: {last}{elsewhere}{said}"
+                f"{color} was not healthy within {timeout} s: {health.asked}{health.words}{elsewhere}{health.said}"
             )
         time.sleep(0.1 if good else pause)
         pause = min(0.5, pause * 1.15)

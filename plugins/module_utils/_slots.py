@@ -242,6 +242,25 @@ def is_occupied(slot: Any) -> bool:
     return bool(slot["release"]) and (not never_proven or slot["healthy"])
 
 
+def after_join(facts: Facts, others: Facts, env_ids: Mapping[str, str]) -> Facts:
+    """Facts of a host that holds what another one of its group holds: what was live before, and what was rolled back from, is the group's.
+
+    :param others: facts of the host that it was taken from.
+    :param env_ids: id of an environment there to its id here.
+    """
+    new = _copy(facts)
+    for color in COLORS:
+        here, there = new["slots"][color], others["slots"][color]
+        if here and there and here["release"] == there["release"]:
+            # When, by the group and not by this host.
+            here.update({name: there[name] for name in ("deployed_at", "promoted_at") if name in there})  # type: ignore[literal-required]
+            if "promoted_at" not in there:
+                here.pop("promoted_at", None)
+    for name in ("was_live", "rolled_back"):
+        new[name] = [{**entry, "env": env_ids.get(entry["env"], entry["env"])} for entry in others[name]]  # type: ignore[literal-required]
+    return _with_previous(new)
+
+
 def rollback_target(facts: Facts, kept: list[dict[str, str]]) -> Goal:
     """Where a rollback goes: {"release", "env", "color", "take"}; V(take) when both have to go into the slot again.
 
@@ -291,12 +310,12 @@ def disagreements(info: Info) -> list[str]:
     link, answer, facts = info["link"], info["deployment_id"], info["facts"]
     if link is None:
         return found
-    if answer is None:
+    if answer is None and info["web"]:
         missing = "nginx has no site for this app yet. setup.yml, or the next deploy, installs it."
         found.append(
             missing if info["no_site"] else f"nginx does not tell the live color: {info['deployment_id_error']}"
         )
-    elif answer != link:
+    elif answer not in (None, link):
         found.append(f"/deployment_id says {answer}, the live symlink says {link}")
     if facts["live"] != link and (facts["live"] or info["slots"][link]["release"]):
         found.append(f"the facts file says {facts['live'] or 'nothing'} is live, the live symlink says {link}")

@@ -133,7 +133,8 @@ class Slot(TypedDict):
     """One slot of one host, as seen just now."""
 
     color: str
-    port: int
+    # Null for a worker.
+    port: int | None
     connections: int
     release: str | None
     env: str
@@ -161,6 +162,15 @@ class Slot(TypedDict):
     node_listens: list[str]
 
 
+class Step(TypedDict, total=False):
+    """One step of a host that joins its group: C(do) is V(deploy) or V(switch)."""
+
+    do: str
+    color: str
+    release: str
+    env: str
+
+
 class Goal(TypedDict, total=False):
     """Where one host of a group goes."""
 
@@ -175,6 +185,9 @@ class Goal(TypedDict, total=False):
     nodes: list[str]
     # Why there is nowhere to go; then nothing else is in it.
     refused: str
+    # Of a host that joins: the host that it gets everything from, and what is done with it, in order.
+    source: str
+    steps: list[Step]
 
 
 class Info(TypedDict, total=False):
@@ -182,6 +195,8 @@ class Info(TypedDict, total=False):
 
     # Only where the host told of itself at the end of a run, or for the status.
     ok: bool
+    # Whether it serves visitors; a worker does not.
+    web: bool
     live: str
     idle: str
     target: str
@@ -212,6 +227,8 @@ class Info(TypedDict, total=False):
     is_root: bool
     # Color to name to a hash of the value, which is the same for the same value and tells nothing of it.
     env_names: dict[str, dict[str, str]]
+    # Color to a hash of its environment, the same on all hosts of a group for the same values.
+    env_digests: dict[str, str]
     # A hash of the cookie, which tells nothing of it; empty where there is none yet.
     cookie: str
     wanted: dict[str, Any] | None

@@ -34,7 +34,7 @@ options:
   plan:
     description: Decide where each host goes, print it, and shut the gate where that cannot be carried out.
     type: str
-    choices: [deploy, switch, canary, rollback]
+    choices: [deploy, switch, canary, rollback, join]
   color:
     description: For O(plan=switch), the slot that the user named.
     type: str

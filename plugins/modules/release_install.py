@@ -113,11 +113,10 @@ missing_files:
 
 import base64
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.urls import fetch_url
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _artifact, _files, _info, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _files, _info, _install, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
@@ -140,39 +139,6 @@ def find_kept(app: App, sha256: str) -> str | None:
     return None
 
 
-def require_space(app: App, needed: int) -> None:
-    free = _files.free_bytes(app.releases)
-    if free < needed:
-        raise Failure(
-            f"the release needs {needed // 1024} KiB below {app.releases}, and {free // 1024} KiB are free. "
-            "Free some space, or lower bluegreen_keep_releases."
-        )
-
-
-def require_host(needs: dict[str, str]) -> None:
-    """Raises Failure unless the programs of a release can run on this host.
-
-    :param needs: see V(_artifact.needs_of); empty if that is not known.
-    """
-    here = os.uname().machine
-    machine, loader, glibc = (needs.get(name) or "" for name in ("machine", "loader", "glibc"))
-    if machine and machine != here and not (machine == "i686" and here == "x86_64"):
-        raise Failure(
-            f"the release was built for {machine}, and this host is {here}. Build it on a machine like this host."
-        )
-    if loader and not os.path.exists(loader):
-        what = "musl (Alpine)" if "musl" in loader else loader
-        raise Failure(
-            f"the release was built for {what}, which this host does not have. Build it on the distribution of this host."
-        )
-    there = dict([(os.confstr("CS_GNU_LIBC_VERSION") or "none 0").split()[:2]]).get("glibc")
-    if glibc and there and [int(part) for part in there.split(".")] < [int(part) for part in glibc.split(".")]:
-        raise Failure(
-            f"the release was built with a newer C library: it needs glibc {glibc}, and this host has {there}. Build it on the distribution of "
-            "this host, or an older one."
-        )
-
-
 def put_aside(module: AnsibleModule, artifact: str, path: str) -> None:
     """Write what came along, or what the URL has, to a file beside the releases."""
     if module.params["content"]:
@@ -187,59 +153,6 @@ def put_aside(module: AnsibleModule, artifact: str, path: str) -> None:
     with open(path, "xb") as target:
         for block in iter(lambda: response.read(1 << 20), b""):
             target.write(block)
-
-
-def finder(app: App) -> Callable[[str], str | None]:
-    """A function that finds a file by SHA-256 in the releases on this host, and proves that it still is that."""
-    places: dict[str, list[str]] = {}
-    for release in app.installed_releases():
-        for name, sha256 in app.release_files(release).items():
-            places.setdefault(sha256, []).append(f"{app.release_dir(release)}/{name}")
-
-    def find(sha256: str) -> str | None:
-        for place in places.get(sha256, []):
-            try:
-                # Somebody may have edited it, whatever its mode says.
-                if not os.path.islink(place) and _artifact.sha256_of(place) == sha256:
-                    return place
-            except OSError:
-                continue
-        return None
-
-    return find
-
-
-def unpack(app: App, path: str, found: Any, release: str, is_delta: bool, commit: str) -> None:
-    """Unpack into a directory of its own, sync, and give it its name."""
-    require_space(app, _artifact.disk_usage(path) if is_delta else found["unpacked_bytes"])
-    temporary = f"{app.releases}/.unpacking.{os.getpid()}"
-    os.mkdir(temporary, 0o755)
-    try:
-        files = _artifact.unpack(path, temporary, finder(app), is_delta)
-        group = _app.group_of(app)
-        cookie = f"{temporary}/releases/COOKIE"
-        if group is not None and os.path.isfile(cookie) and not os.path.islink(cookie):
-            os.chown(cookie, -1, group, follow_symlinks=False)
-        _files.write_json(f"{temporary}/.files.json", files, 0o444)
-        _files.write_json(
-            f"{temporary}/.bluegreen.json",
-            {
-                **{"version": found["version"], "sha256": found["sha256"], "installed_at": _files.now()},
-                **({"commit": commit} if commit else {}),
-            },
-            0o444,
-        )
-        # A release has a thousand small files; one sync for all of them costs less than an fsync for each.
-        os.sync()
-        if os.path.isdir(app.release_dir(release)):
-            # Not one of ours: it has no .bluegreen.json, or find_kept() had seen it.
-            raise Failure(f"{app.release_dir(release)} already exists with other content. Move it away.")
-        os.rename(temporary, app.release_dir(release))
-        _files.sync_dir(app.releases)
-    except BaseException:
-        if os.path.isdir(temporary):
-            _files.remove_tree(temporary)
-        raise
 
 
 def install(module: AnsibleModule, app: App) -> dict[str, Any]:
@@ -261,8 +174,8 @@ def install(module: AnsibleModule, app: App) -> dict[str, Any]:
         return result_for(kept, sha256)
     if module.check_mode or not (params["src"] or params["content"] or _validate.is_url(artifact)):
         if found:
-            require_host(found.get("needs") or {})
-            require_space(app, int(found["unpacked_bytes"]))
+            _install.require_host(found.get("needs") or {})
+            _install.require_space(app, int(found["unpacked_bytes"]))
         release = _validate.release_id(found["version"], sha256) if found else None
         return {**result_for(release, sha256, True), "host_content": _info.host_content(app)}
     os.makedirs(app.releases, mode=0o755, exist_ok=True)
@@ -277,9 +190,11 @@ def install(module: AnsibleModule, app: App) -> dict[str, Any]:
         found = found or _artifact.inspect(path, app.name)
         if wanted and found["version"] != wanted:
             raise Refused(f"bluegreen_version must be the version of the artifact, {found['version']} (got {wanted})")
-        require_host(found.get("needs") or {})
+        _install.require_host(found.get("needs") or {})
         release = _validate.release_id(found["version"], sha256)
-        unpack(app, path, found, release, params["delta"], params["commit"])
+        needed = _artifact.disk_usage(path) if params["delta"] else found["unpacked_bytes"]
+        _install.require_space(app, needed)
+        _install.put_release(app, path, release, sha256, params["delta"], params["commit"])
     except _artifact.MissingFile as error:
         return {**result_for(release, sha256), "upload_needed": True, "missing_files": str(error)}
     except OSError as error:

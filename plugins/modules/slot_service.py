@@ -73,6 +73,12 @@ options:
     type: bool
     default: false
     version_added: 1.0.0
+  anew:
+    description: For V(deployed), put it into the slot although the live one holds just the same. For a host whose colors are to be those of its
+      group.
+    type: bool
+    default: false
+    version_added: 1.0.0
   allow_live:
     description: For V(restarted), restart the slot although it is live. Visitors of this host get errors meanwhile.
     type: bool
@@ -233,12 +239,11 @@ class Slot:
         )
 
     def wait(self) -> float:
-        params = self.params
-        return _service.wait_until_healthy(self.service, params["health_path"], params["health_status"], self.timeout)
+        return _service.wait_until_healthy(self.service, self.params, self.timeout)
 
     def start(self) -> float:
         """Start and prove. Returns seconds."""
-        holder = _proc.listening_process(self.app.ports[self.color])
+        holder = _proc.listening_process(self.app.ports[self.color]) if self.app.web else None
         if holder:
             raise Failure(
                 f"port {self.app.ports[self.color]} of {self.color} is taken by {_proc.who_listens(holder)}, which is not this "
@@ -329,7 +334,7 @@ class Slot:
         live = self.app.live_color()
         if live and live != self.color:
             self.confirm_live(live)
-            if self.app.slot_release(live) == release:
+            if self.app.slot_release(live) == release and not params["anew"]:
                 if _envfile.same_but_nodes(_files.read_text(self.app.env_file(live)) or "", self.render_env(live)):
                     # An interrupted run may have left something in the idle slot that nobody wants any more.
                     left = self.restored()
@@ -451,8 +456,7 @@ class Slot:
         self.require_release()
         pid = self.service.pid()
         if pid:
-            answer = _service.probe(self.app, self.color, pid, self.params["health_path"])
-            if answer.get("status") == self.params["health_status"]:
+            if _service.check_health(self.app, self.color, pid, self.params).good:
                 if not self.check:
                     self.mark_proven()
                 if self.service.is_enabled():
@@ -609,6 +613,7 @@ def main() -> None:
             env=dict(type="str", no_log=True),
             env_id=dict(type="str", default=""),
             force=dict(type="bool", default=False),
+            anew=dict(type="bool", default=False),
             allow_live=dict(type="bool", default=False),
             nodes=dict(type="list", elements="str", default=[]),
             run_id=dict(type="str", default="", **renamed("run")),

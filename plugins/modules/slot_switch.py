@@ -167,7 +167,9 @@ class Switch:
         self.link: str = link
 
     def through_nginx(self, color: str) -> str | None:
-        """Whether a new connection gets the color and a healthy answer: None, or what is wrong."""
+        """Whether a new connection gets the color and a healthy answer: None, or what is wrong. A worker has the symlink alone."""
+        if not self.app.web:
+            return None if self.app.live_color() == color else f"the live symlink does not point to {color}"
         told, why_not = _http.deployment_id(self.app)
         if told != color:
             return f"/deployment_id says {told or why_not}, not {color}"
@@ -208,7 +210,7 @@ class Switch:
         wrong, _note = _http.check_visitors(self.app)
         if wrong:
             raise Failure(wrong)
-        if not self.app.site()["proof"]:
+        if not self.app.web or not self.app.site()["proof"]:
             # A site of an older version of this collection; it may not know of previews, and the rules for visitors would hide them.
             return
         path, expected = self.params["health_path"], self.params["health_status"]
@@ -241,7 +243,7 @@ class Switch:
         if color != self.link and not (self.check and self.params["assume_ready"]):
             _service.require_ready(self.app, color, self.params)
             # A dry run writes no file, and the token is one.
-            if not self.check and self.params["smoke"]:
+            if not self.check and self.params["smoke"] and self.app.web:
                 self.smoke(color)
         return {"live": self.link, "previous": self.link}
 
@@ -281,7 +283,7 @@ class Switch:
         else:
             release = _service.require_ready(self.app, color, self.params)
         told, why_not = _http.deployment_id(self.app)
-        if told != previous:
+        if told != previous and self.app.web:
             raise Failure(
                 f"nginx says {told or why_not} while {previous} is live, so a switch could not be proven. Run setup.yml."
             )

@@ -117,6 +117,9 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     if live is None:
         raise Failure("this host is not set up. Run deploy.yml.")
     idle = _validate.other(live)
+    if not app.web:
+        # A worker has no visitors to send elsewhere, or away.
+        return {"idle": idle, "percent": 0, "maintenance": False}
     percent, closed = app.canary_percent(idle), os.path.exists(app.maintenance)
     changed = False
     if params["percent"] is not None:

@@ -49,6 +49,10 @@ STEPS: dict[str, Step] = {
     "stopped": Step("stopping"),
     "restarted": Step("restarting"),
     "traffic_set": Step("changing the traffic", undo="traffic"),
+    "packed": Step("reading what the group serves"),
+    "unpacked": Step("taking over the releases"),
+    "recorded": Step("recording what was live"),
+    "joined": Step("comparing it with the others"),
     "finished": Step("finishing"),
 }
 # What may go wrong once the traffic has moved: the run reports it and fails, and the traffic stays where it is.
@@ -86,6 +90,8 @@ def _bad(step: str, result: Mapping) -> str | None:
     """Why a result that looks good is not."""
     if step == "setup" and result["setup_needed"]:
         return f"set-up is not complete: {', '.join(result['setup_needed'])}"
+    if step == "joined" and result["disagreements"]:
+        return "; ".join(result["disagreements"])
     if step == "lock" and (result.get("info") or {}).get("conflicts"):
         return "; ".join(result["info"]["conflicts"])
     return None

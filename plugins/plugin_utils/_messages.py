@@ -91,6 +91,24 @@ def _differs(slot: Mapping) -> str:
     return f" ({words})" if words else ""
 
 
+def join_lines(infos: Infos, plan: Gate) -> list[str]:
+    """What each host that joins its group is about to get."""
+    lines = []
+    for host in infos:
+        goal = plan["hosts"].get(host) if plan["ok"] else None
+        if not goal:
+            continue
+        if not goal["steps"]:
+            lines.append(f"{host}: holds what {goal['source']} holds already")
+            continue
+        words = [
+            f"{step['release']} to {step['color']}" if step["do"] == "deploy" else f"switch to {step['color']}"
+            for step in goal["steps"]
+        ]
+        lines.append(f"{host}: like {goal['source']}: {', '.join(words)}")
+    return lines
+
+
 def migration_lines(results: Mapping[str, Result], command: str) -> list[str]:
     """What a migration printed, and how many have run.
 
@@ -229,7 +247,7 @@ def status_lines(infos: Infos) -> list[str]:
                 host,
                 info["facts"]["live"] or "-",
                 info["link"] or "-",
-                info["deployment_id"] or "-",
+                info["deployment_id"] or ("-" if info["web"] else "worker"),
                 (live["process_release"] or "unknown release") if live["running"] else "-",
             ]
             + [_cluster_cell(info, missing[host])] * clustered
@@ -240,6 +258,9 @@ def status_lines(infos: Infos) -> list[str]:
         differs = env_words(info["slots"][info["idle"]]["env_changes"])
         if differs:
             about.append(f"{host}: the environment of {info['idle']} differs from the live one: {differs}")
+    told = [info for info in infos.values() if not why(info)]
+    if told and not any(info["web"] for info in told):
+        about.append("every host is a worker (bluegreen_web: false), so nobody serves visitors")
     notes += drift(infos) + cluster_remarks(infos)
     widths = [max(len(row[index]) for row in [head] + rows) for index in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head] + rows]
@@ -324,7 +345,10 @@ def drift(infos: Infos) -> list[str]:
     if len(serving) < 2:
         return []
     who = "; ".join(f"{release}: {', '.join(hosts)}" for release, hosts in sorted(serving.items()))
-    return [f"the group serves {len(serving)} releases ({who}). To make it one: deploy.yml -e bluegreen_promote=true"]
+    return [
+        f"the group serves {len(serving)} releases ({who}). To make it one: deploy.yml -e bluegreen_promote=true, or, for a host that is "
+        "behind, join.yml -l HOST"
+    ]
 
 
 def in_doubt(infos: Infos) -> bool:

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster, _migrations
 from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named, same
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import other as other_color
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils._gate import first_line, why
 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._cluster import Cluster
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
         Node,
         Result,
         Slot,
+        Step,
     )
 
 
@@ -126,7 +130,12 @@ def canary_plan(infos: Infos, percent: int, force: bool = False, asked: Mapping[
     """Whether a share of the visitors may get the idle slot. Taking the share away is always possible."""
     plan: dict[str, Goal] = {}
     failures = []
-    for host, info in infos.items():
+    visited = {host: info for host, info in infos.items() if info["web"]}
+    if percent and not visited:
+        failures = [
+            _refusal(host, "has no visitors (bluegreen_web: false), so there is no share to send") for host in infos
+        ]
+    for host, info in visited.items():
         reason = _unsure(info) or (_no_canary(info) if percent else None)
         if not reason and percent and not force:
             reason = _behind(info, info["idle"], held(info, info["idle"]) or "", asked or {})
@@ -173,6 +182,81 @@ def rollback_plan(infos: Infos, force: bool = False) -> Gate:
         else:
             plan[host] = {**goal, "already": False}
     return _one_release(plan, failures)
+
+
+def join_plan(infos: Infos, others: Infos) -> Gate:
+    """What hosts that are new, or come back, get from a host of their group: {"source", "steps"} for each. Nobody else is touched.
+
+    :param infos: hosts that join.
+    :param others: the other hosts of the group, or the results that say why they did not tell.
+    """
+    good = {
+        host: info for host, info in others.items() if not why(info) and not _unsure(info) and held(info, info["live"])
+    }
+    releases = sorted({held(info, info["live"]) or "" for info in good.values()})
+    locks = [(host, info["lock"]) for host, info in good.items() if info["lock"]]
+    wrong = ""
+    if not good:
+        reasons = [
+            f"{host} {first_line(why(info) or _unsure(info) or 'serves nothing')}" for host, info in others.items()
+        ]
+        wrong = f"no other host of the group is left to take from{': ' if reasons else '. Name the hosts that join: -l HOST'}{'; '.join(reasons)}"
+    elif locks:
+        host, lock = locks[0]
+        wrong = f"{host} is locked by {lock['holder']} for {lock['operation']} since {lock['since']}. Join when that has ended."
+    elif len(releases) > 1:
+        wrong = f"the group serves {len(releases)} releases ({', '.join(releases)}). Make it one first: deploy.yml -e bluegreen_promote=true"
+    plan: dict[str, Goal] = {}
+    failures: list[FailedStep] = []
+    for joiner, info in infos.items():
+        reason = why(info) or wrong
+        alike = [host for host in good if not reason and good[host]["web"] == info["web"]]
+        if not reason and info["live_unknown"]:
+            reason = "; ".join(info["disagreements"])
+        if not reason and not alike:
+            reason = f"no other {'web host' if info['web'] else 'worker'} of the group is left to take from"
+        if reason:
+            failures.append(_refusal(joiner, reason))
+            continue
+        source = good[alike[0]]
+        steps = _steps_to_join(info, source)
+        live = source["slots"][source["live"]]
+        plan[joiner] = {
+            **{"source": alike[0], "steps": steps, "already": not steps},
+            **{"color": source["live"], "release": live["release"], "env": live["env"]},
+        }
+    return {"ok": bool(plan) and not failures, "failures": failures, "lost": [], "hosts": plan}
+
+
+def _steps_to_join(info: Info, source: Info) -> list[Step]:
+    """How a host comes to hold in each slot what another host holds there, with visitors on a slot that is proven all the time."""
+
+    def content(of: Info, color: str) -> tuple[str, str]:
+        # The id of an environment is another where the cookie is, or the address of a node.
+        return of["slots"][color]["release"] or "", of["env_digests"][color]
+
+    live, goal = info["live"], source["live"]
+    holds = {color: content(info, color) for color in COLORS}
+    steps: list[Step] = []
+
+    def deploy(color: str, to: str) -> None:
+        slot = source["slots"][color]
+        steps.append({"do": "deploy", "color": to, "release": slot["release"] or "", "env": slot["env"]})
+        holds[to] = content(source, color)
+
+    if not any(slot["release"] for slot in info["slots"].values()):
+        # Nobody is served here yet, so its first slot is live at once.
+        live = goal
+        deploy(goal, goal)
+    while live != goal or holds[live] != content(source, goal):
+        # At the most twice: the slot that is not live gets it, and if that has the wrong color, the other one then.
+        live = other_color(live)
+        deploy(goal, live)
+        steps.append({"do": "switch", "color": live, "release": source["slots"][goal]["release"] or ""})
+    idle = other_color(goal)
+    if source["slots"][idle]["release"] and holds[idle] != content(source, idle):
+        deploy(idle, idle)
+    return steps
 
 
 # --- the cluster -------------------------------------------------------------------------------------------------------
@@ -289,7 +373,8 @@ def not_ready(slot: Slot) -> str | None:
     if slot["pending"]:
         return f"is left over from an interrupted deploy ({slot['pending']['at']}). Run deploy.yml again."
     if not slot["healthy"]:
-        return f"is not healthy: {slot['health']} on port {slot['port']}. Run deploy.yml with the same artifact to restart it."
+        where = f" on port {slot['port']}" if slot["port"] else ""
+        return f"is not healthy: {slot['health']}{where}. Run deploy.yml with the same artifact to restart it."
     return None
 
 

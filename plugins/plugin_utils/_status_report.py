@@ -79,6 +79,7 @@ def _host(info: Info, missing: Mapping[str, list[str]]) -> dict:
         for color in COLORS
     }
     return {
+        "web": info["web"],
         "live": info["live"],
         "truths": {
             "facts": info["facts"]["live"],

@@ -13,6 +13,8 @@ import subprocess
 import threading
 import time
 
+import yaml
+
 from support.bluegreen import PLAIN, Client, Site, artifact, playbook
 
 INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
@@ -155,6 +157,46 @@ def make_one():
     play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_force": True})
     play("status", "strict=true")
     return live, {"blue": "green", "green": "blue"}[live]
+
+
+@contextlib.contextmanager
+def one_more(name, address, ssh_port, http_port, but=""):
+    """While the block runs, there is one more host like the three, and in their network; gives its variables for an inventory.
+
+    :param but: a command that makes it different, as root.
+    """
+    known = yaml.safe_load(
+        subprocess.run(
+            ["ansible-inventory", "-i", INVENTORY, "--host", HOSTS[0]], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    network = "bluegreen-fleet"
+    words = ["run", "--detach", "--name", name, "--hostname", name, "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"]
+    words += [
+        "--security-opt",
+        "seccomp=unconfined",
+        "--cgroupns",
+        "private",
+        "--tmpfs",
+        "/run",
+        "--tmpfs",
+        "/tmp:exec",
+    ]
+    words += ["--network", network, "--ip", address]
+    words += ["--publish", f"127.0.0.1:{ssh_port}:22", "--publish", f"127.0.0.1:{http_port}:80"]
+    subprocess.run(["docker", "rm", "--force", "--volumes", name], check=False, capture_output=True)
+    docker(*words, os.environ["BLUEGREEN_TEST_IMAGE"], "/lib/systemd/systemd")
+    try:
+        for _number in range(300):
+            if inside(name, "systemctl is-system-running", check=False) in ("running", "degraded"):
+                break
+            time.sleep(0.2)
+        if but:
+            inside(name, but)
+        connection = {key: value for key, value in known.items() if key.startswith("ansible_")}
+        yield {**connection, "ansible_port": ssh_port}
+    finally:
+        docker("rm", "--force", "--volumes", name)
 
 
 FAULT_PLUGIN = {

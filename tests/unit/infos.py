@@ -44,6 +44,7 @@ def info(live="blue", blue=A, green=B, **more):
 
     found = {
         "ok": True,
+        "web": True,
         "live": live,
         "idle": "green" if live == "blue" else "blue",
         "link": live,
@@ -66,6 +67,7 @@ def info(live="blue", blue=A, green=B, **more):
         "lock": None,
         "rollback": {"refused": "nothing"},
         "migrations": {},
+        "env_digests": {"blue": E1 if blue else "", "green": E1 if green else ""},
         "setup_needed": [],
         "target": "green",
     }

@@ -14,9 +14,8 @@ import sys
 import tarfile
 
 import pytest
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _install
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
-from ansible_collections.beamops.bluegreen.plugins.modules import release_install
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _transfer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -343,10 +342,10 @@ def test_what_a_program_needs_of_a_host():
 )
 def test_a_release_that_this_host_cannot_run(needs, said):
     if not said:
-        release_install.require_host(needs)
+        _install.require_host(needs)
         return
     with pytest.raises(Failure, match=said):
-        release_install.require_host(needs)
+        _install.require_host(needs)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_every_command_of_the_documents_names_a_playbook_and_variables_that_exis
     assert len(typed()) > 25
     for document, words in typed():
         values = [word for word, before in zip(words[1:], words) if before == "-e"]
-        options = [word for word, before in zip(words[1:], words) if before not in ("-e", "-i")]
+        options = [word for word, before in zip(words[1:], words) if before not in ("-e", "-i", "-l")]
         names = [word for word in options if not word.startswith("-")]
         assert len(names) == 1, f"{document}: {words}"
         name = names[0].removeprefix("beamops.bluegreen.").removeprefix("playbooks/").removesuffix(".yml")

@@ -79,6 +79,15 @@ def test_what_the_user_may_and_may_not_set():
     env = _envfile.slot_env({"PHX_HOST": "b.test"}, "green", 5000, "app", "/opt/app/state/green", "c", "a.test")
     assert env["PHX_HOST"] == "b.test" and env["PORT"] == "5000" and env["RELEASE_NODE"] == "app_green@127.0.0.1"
     assert "PHX_HOST" not in _envfile.slot_env({}, "green", 5000, "app", "/s", "c", "*.a.test")
+
+
+def test_a_worker_does_not_listen():
+    worker = _envfile.slot_env({}, "blue", 4000, "app", "/opt/app/state/blue", "c", "", web=False)
+    assert "PHX_SERVER" not in worker and "PHX_HOST" not in worker
+    web = _envfile.slot_env({}, "blue", 4000, "app", "/opt/app/state/blue", "c", "a.test")
+    assert web["PHX_SERVER"] == "true" and web["PHX_HOST"] == "a.test"
+    # What the user wants, wins.
+    assert _envfile.slot_env({"PHX_SERVER": "true"}, "blue", 1, "app", "/s", "c", "", web=False)["PHX_SERVER"] == "true"
     for name in ("PORT", "RELEASE_NODE", "RELEASE_TMP", "BLUEGREEN_COLOR", "RELEASE_VSN", "1A", "A-B", "A=B", ""):
         with pytest.raises(Refused):
             _envfile.from_mapping({name: "x"})
@@ -409,3 +418,14 @@ def test_equal_values_are_told_by_a_hash_that_tells_nothing_else():
     assert first["A"] == second["A"] and first["B"] != second["B"] and "PORT" not in first
     assert first["HOME"] == second["HOME"]
     assert _envfile.digests(blue, "pepper")["A"] != first["A"] and _envfile.digests({"A": "1"}, "") == {"A": ""}
+
+
+def test_a_hash_that_hosts_can_compare():
+    def env(color, cookie, **user):
+        return _envfile.slot_env(user, color, 4000, "app", f"/opt/app/state/{color}", cookie, "a.test")
+
+    one = _envfile.digest_across_hosts(env("blue", "c1", A="1"), "salt")
+    assert one == _envfile.digest_across_hosts(env("green", "c2", A="1"), "salt")
+    assert one != _envfile.digest_across_hosts(env("blue", "c1", A="2"), "salt")
+    assert one != _envfile.digest_across_hosts(env("blue", "c1", A="1"), "another")
+    assert _envfile.digest_across_hosts({}, "salt") == ""

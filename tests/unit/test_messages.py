@@ -235,7 +235,8 @@ def test_a_group_of_more_than_one_release():
     assert _messages.drift({"a": info(), "b": info(blue=None)}) == []
     several = {"a": info(), "b": info(blue=C), "c": info()}
     assert _messages.drift(several) == [
-        f"the group serves 2 releases ({A}: a, c; {C}: b). To make it one: deploy.yml -e bluegreen_promote=true"
+        f"the group serves 2 releases ({A}: a, c; {C}: b). To make it one: deploy.yml -e bluegreen_promote=true, "
+        "or, for a host that is behind, join.yml -l HOST"
     ]
     assert (
         _messages.in_doubt(several)
@@ -319,3 +320,27 @@ def test_environments_side_by_side():
     assert _messages.env_lines({"a": alone}) == ["a: blue live", "  A"]
     empty = info(blue=None, green=None, env_names={"blue": {}, "green": {}})
     assert _messages.env_lines({"a": empty}) == ["a: no slot holds anything"]
+
+
+def test_workers_in_the_table():
+    worker = info(web=False, deployment_id=None)
+    lines = _messages.status_lines({"a": info(), "b": worker})
+    assert lines[2].split()[:4] == ["b", "blue", "blue", "worker"] and lines[-1].startswith("consistent")
+    said = "every host is a worker (bluegreen_web: false), so nobody serves visitors"
+    assert said not in lines and said in _messages.status_lines({"b": worker})
+    assert said not in _messages.status_lines({"b": {"unreachable": True, "msg": "gone"}})
+
+
+def test_what_is_pending_comes_before_a_promote():
+    behind = info()
+    behind["slots"]["green"]["pending_migrations"] = ["2_add_price"]
+    lines = _messages.next_lines({"a": behind, "b": info()})
+    assert lines == ["to run what is pending (2_add_price): migrate.yml -e color=green"]
+    assert "1 pending" in _messages.status_lines({"a": behind})[1]
+    told = {"pending": ["1", "2"]}
+    assert _messages.pending_lines({"a": {"migrations": told}, "b": {"skipped": True}}) == [
+        "a: 2 migrations pending: 1, 2"
+    ]
+    unknown = _messages.pending_lines({"a": {"unknown": "it raised:\nno repo"}})
+    assert unknown == ["a: nobody knows which migrations are pending: it raised:", "  no repo"]
+    assert _messages.pending_lines({"a": {"unknown": ""}}) == []

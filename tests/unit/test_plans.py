@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _plans
+from hypothesis import given
+from hypothesis import strategies as st
 from infos import E1, E2, A, B, C, bad, info, told, was_live, without
 
 
@@ -279,3 +281,112 @@ def test_pending_migrations_keep_a_release_from_visitors():
     # What is live already does not move, and a share is always taken away.
     assert _plans.switch_plan({"a": without({}, blue={"pending_migrations": ["2"]})}, "blue")["ok"]
     assert _plans.canary_plan({"a": behind}, 0)["ok"]
+
+
+def test_a_canary_is_for_visitors():
+    worker = info(web=False, green=None)
+    assert _plans.canary_plan({"a": info(), "b": worker}, 10)["hosts"] == {"a": {"release": B}}
+    assert refusals(_plans.canary_plan({"b": worker}, 10)) == {
+        "b": "has no visitors (bluegreen_web: false), so there is no share to send"
+    }
+    assert _plans.canary_plan({"b": worker}, 0)["ok"]
+
+
+def test_a_worker_that_is_not_healthy_has_no_port():
+    sick = without({"web": False}, green={"healthy": False, "health": "its node does not answer", "port": None})
+    assert "is not healthy: its node does not answer. Run deploy.yml" in refusals(_plans.switch_plan({"a": sick}))["a"]
+
+
+def steps_of(joiner, source):
+    plan = _plans.join_plan({"new": joiner}, {"a": source})
+    assert plan["ok"] and plan["hosts"]["new"]["source"] == "a"
+    return [
+        (step["do"], step["color"], step["release"]) if step["do"] == "deploy" else ("switch", step["color"])
+        for step in plan["hosts"]["new"]["steps"]
+    ]
+
+
+def test_a_host_that_joins_gets_both_slots_of_another_one():
+    empty = {"blue": None, "green": None}
+    assert steps_of(info(**empty), info()) == [("deploy", "blue", A), ("deploy", "green", B)]
+    assert steps_of(info(**empty), info(live="green")) == [("deploy", "green", B), ("deploy", "blue", A)]
+    assert steps_of(info(**empty), info(green=None)) == [("deploy", "blue", A)]
+    assert (
+        steps_of(info(), info()) == [] and _plans.join_plan({"new": info()}, {"a": info()})["hosts"]["new"]["already"]
+    )
+
+
+def test_a_host_that_was_away_gets_there_with_its_visitors_on_a_proven_slot():
+    # The other color is live: once over.
+    assert steps_of(info(live="blue", blue=C, green=A), info(live="green")) == [
+        ("deploy", "green", B),
+        ("switch", "green"),
+        ("deploy", "blue", A),
+    ]
+    # The same color: there and back.
+    assert steps_of(info(live="blue", blue=C, green=A), info(live="blue")) == [
+        ("deploy", "green", A),
+        ("switch", "green"),
+        ("deploy", "blue", A),
+        ("switch", "blue"),
+        ("deploy", "green", B),
+    ]
+    # Only what waits is another.
+    assert steps_of(info(green=C), info()) == [("deploy", "green", B)]
+    other = info(env_digests={"blue": E2, "green": E1})
+    assert steps_of(other, info())[0] == ("deploy", "green", A)
+    # The id of an environment is another where the cookie is.
+    assert steps_of(without({}, blue={"env": E2}, green={"env": E2}), info()) == []
+
+
+colors = st.sampled_from(["blue", "green"])
+held_there = st.sampled_from([None, A, B, C])
+
+
+@given(colors, held_there, held_there, colors, st.sampled_from([A, B, C]), held_there)
+def test_whatever_a_host_holds_in_the_end_it_holds_what_the_other_does(live, blue, green, goal, served, idle):
+    if not (blue if live == "blue" else green) and (blue or green):
+        # Something idle and nothing live: no host is ever like that.
+        return
+    source = info(live=goal, **{goal: served, "green" if goal == "blue" else "blue": idle})
+    slots, now = {"blue": blue, "green": green}, live
+    fresh = not blue and not green
+    for step in _plans.join_plan({"new": info(live=live, blue=blue, green=green)}, {"a": source})["hosts"]["new"][
+        "steps"
+    ]:
+        if fresh:
+            now, fresh = goal, False
+            slots[step["color"]] = step["release"]
+        elif step["do"] == "deploy":
+            # Rule 1.
+            assert step["color"] != now
+            slots[step["color"]] = step["release"]
+        else:
+            assert slots[step["color"]] == served
+            now = step["color"]
+    assert now == goal and slots[goal] == served
+    assert not idle or slots["green" if goal == "blue" else "blue"] == idle
+
+
+def test_who_cannot_join():
+    def why_not(others, joiner=None):
+        return refusals(_plans.join_plan({"new": joiner or info()}, others))["new"]
+
+    assert why_not({}) == "no other host of the group is left to take from. Name the hosts that join: -l HOST"
+    gone = {"unreachable": True, "msg": "no route"}
+    assert why_not({"a": gone}) == "no other host of the group is left to take from: a unreachable: no route"
+    lock = {"holder": "ann@laptop", "operation": "deploy", "since": "t"}
+    assert why_not({"a": info(), "b": info(lock=lock)}) == (
+        "b is locked by ann@laptop for deploy since t. Join when that has ended."
+    )
+    assert why_not({"a": info(), "b": info(live="green")}).startswith(
+        f"the group serves 2 releases ({A}, {B}). Make it one"
+    )
+    assert why_not({"a": info()}, info(web=False)) == "no other worker of the group is left to take from"
+    assert why_not({"a": info(web=False)}) == "no other web host of the group is left to take from"
+    assert why_not({"a": info()}, gone) == "unreachable: no route"
+    unsure = info(live_unknown=True)
+    unsure["disagreements"] = ["nginx says green"]
+    assert why_not({"a": info()}, unsure) == "nginx says green"
+    # One that is away, or cannot tell, is no reason as long as another one can.
+    assert _plans.join_plan({"new": info()}, {"a": gone, "b": unsure, "c": info()})["hosts"]["new"]["source"] == "c"

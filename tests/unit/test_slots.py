@@ -465,6 +465,7 @@ def look(live="blue", **slots):
         "deployment_id": live,
         "deployment_id_error": "refused at 127.0.0.1:80 for example.com",
         "no_site": False,
+        "web": True,
         "problems": [],
         "facts": {"live": live, "slots": dict(found)},
         "slots": {},
@@ -492,6 +493,8 @@ def test_hosts_that_agree_with_themselves():
     fresh = look(blue=empty, green=empty)
     fresh["facts"] = {"live": None, "slots": {"blue": None, "green": None}}
     says(fresh)
+    # Nobody asks the nginx of a worker.
+    says({**look(), "web": False, "deployment_id": None})
 
 
 def test_what_does_not_agree_is_said_to_the_letter():
@@ -565,3 +568,24 @@ def test_what_an_older_version_remembers_is_found_under_the_id_that_its_environm
     facts["was_live"][0]["env"] = E1
     with pytest.raises(Refused, match="no longer installed"):
         _slots.rollback_target(facts, kept(A, env=E2) + kept(A, env=""))
+
+
+def test_a_host_that_joins_remembers_what_the_group_does():
+    others = _slots.after_switch(deployed(first(), "green", B, env=E2), "green", "promote", "2026-01-02T00:00:00Z")
+    others = _slots.after_switch(others, "blue", "rollback", "2026-01-03T00:00:00Z")
+    others = deployed(others, "green", C, env=E2)
+    # There the first slot is live at once, and both were filled just now; in a cluster its environments have other ids.
+    own = deployed(
+        deployed({**_slots.empty_facts(), "live": "blue"}, "blue", A, env=E3, at="now"), "green", C, env=E4, at="now"
+    )
+    joined = _slots.after_join(own, others, {E1: E3, E2: E4})
+    assert joined["live"] == "blue" and joined["previous"] is None
+    assert joined["rolled_back"] == [{"release": B, "env": ""}] and joined["was_live"] == others["was_live"]
+    for color, env in (("blue", E3), ("green", E4)):
+        assert joined["slots"][color] == {**others["slots"][color], "env": env}
+    assert "promoted_at" not in joined["slots"]["green"]
+    # A rollback goes where that of the others goes.
+    back = _slots.after_switch(others, "green", "promote", "2026-01-04T00:00:00Z")
+    own = deployed(deployed({**_slots.empty_facts(), "live": "green"}, "green", C, env=E4), "blue", A, env=E3)
+    goal = _slots.rollback_target(_slots.after_join(own, back, {E1: E3, E2: E4}), [])
+    assert goal == {**_slots.rollback_target(back, []), "env": E3}

@@ -151,6 +151,28 @@ def test_health_status(host, play, clean):
     play("rollback", odd)
 
 
+def test_health_expr(host, play, clean):
+    """Beside the health path: what the port does not tell, the node does."""
+    goal = app(9, bluegreen_health_path="/health", bluegreen_health_timeout=5)
+    for expr, said in (
+        ("1 + 1 == 3", "was not healthy within 5 s: bluegreen_health_expr gives false"),
+        (":starting", "bluegreen_health_expr gives :starting"),
+        ('raise "the queues are not there"', "bluegreen_health_expr raises ** (RuntimeError) the queues are not there"),
+    ):
+        assert said in play("deploy", {**goal, "bluegreen_health_expr": expr}, rc=2).says()
+    good = {
+        **goal,
+        "bluegreen_health_expr": 'Process.whereis(SampleApp.Jobs) != nil and System.get_env("BLUEGREEN_COLOR") != nil',
+    }
+    play("deploy", good)
+    play("deploy", {**good, "bluegreen_env": {"TWO": "2"}})
+    idle = {**good, "bluegreen_health_expr": 'System.get_env("BLUEGREEN_COLOR") == "blue"'}
+    assert "bluegreen_health_expr gives false" in play("promote", idle, rc=2).says()
+    assert "running but not healthy (bluegreen_health_expr gives false)" in play("status", idle).says()
+    play("promote", good)
+    assert "consistent:" in play("status", {**good, "strict": True}).says()
+
+
 FLAPS = """#!/bin/sh
 exec python3 -c '
 import http.server, os
