@@ -39,6 +39,9 @@ options:
   bundle:
     description: What V(packed) returned.
     type: dict
+  secrets:
+    description: What V(packed) returned. One word, because Ansible hides an option only as a whole.
+    type: str
   sources:
     description: For V(unpacked), release to the file it was uploaded to. Set by the action plugin.
     type: dict
@@ -75,9 +78,13 @@ ok:
   returned: success
 bundle:
   description:
-    - C(live), the color; C(cookie); C(facts); C(envs), the texts of environments by release and id; C(migrations), as they are kept for each
+    - C(live), the color; C(facts); C(contents), each with C(release) and the id of its C(env); C(migrations), as they are kept for each
       release; and C(releases), each with C(sha256), C(commit), C(needs), C(files), and C(path), where it was packed to.
   type: dict
+  returned: for V(packed)
+secrets:
+  description: The cookie and the environments, as base64 of JSON.
+  type: str
   returned: for V(packed)
 env_ids:
   description: Id of an environment there to its id here. They differ in a cluster, where the address of the host is part of it.
@@ -85,6 +92,8 @@ env_ids:
   returned: for V(unpacked)
 """
 
+import base64
+import json
 import os
 import tarfile
 from typing import TYPE_CHECKING, Any
@@ -146,10 +155,18 @@ def pack(app: App, release: str, folder: str) -> dict[str, Any]:
         with open(f"{app.release_dir(release)}/{name}", "rb") as stream:
             found["needs"] = _artifact.needs_of(stream.read())
     found["path"] = f"{folder}/{release}.tar.gz"
+
+    def whole(info: tarfile.TarInfo) -> tarfile.TarInfo:
+        # Files that are the same are one file on the disk, and each is proven by itself.
+        if info.islnk():
+            info.type, info.linkname = tarfile.REGTYPE, ""
+            info.size = os.path.getsize(f"{app.release_dir(release)}/{info.name}")
+        return info
+
     with tarfile.open(found["path"], "w:gz", compresslevel=1) as archive:
         for name in sorted(os.listdir(app.release_dir(release))):
             if name not in _OURS:
-                archive.add(f"{app.release_dir(release)}/{name}", name)
+                archive.add(f"{app.release_dir(release)}/{name}", name, filter=whole)
     owner = os.stat(folder)
     os.chown(found["path"], owner.st_uid, owner.st_gid)
     return found
@@ -165,13 +182,13 @@ def packed(module: AnsibleModule, app: App) -> dict[str, Any]:
     kept = app.migrations()
     bundle = {
         "live": live,
-        "cookie": app.own_cookie(),
         "facts": app.facts(),
-        "envs": [{"release": release, "env": env, "text": text} for release, env, text in found],
+        "contents": [{"release": release, "env": env} for release, env, _text in found],
         "migrations": {release: kept[release] for release, _env, _text in found if release in kept},
         "releases": {release: pack(app, release, params["folder"]) for release in releases if not module.check_mode},
     }
-    return {"bundle": bundle}
+    secrets = {"cookie": app.own_cookie(), "envs": {env: text for _release, env, text in found}}
+    return {"bundle": bundle, "secrets": base64.b64encode(json.dumps(secrets).encode()).decode()}
 
 
 # --- to ------------------------------------------------------------------------------------------------------------------
@@ -199,8 +216,9 @@ def unpacked(module: AnsibleModule, app: App) -> dict[str, Any]:
         _install.require_space(app, _artifact.disk_usage(path))
         _install.put_release(app, path, release, about["sha256"], commit=about["commit"], expected=about["files"])
         changed = True
-    for entry in bundle["envs"]:
-        env = own_env(app, entry["text"])
+    secrets = json.loads(base64.b64decode(params["secrets"]))
+    for entry in bundle["contents"]:
+        env = own_env(app, secrets["envs"][entry["env"]])
         env_ids[entry["env"]] = _envfile.env_id(env)
         path, text = (
             app.former_env(_validate.check_release(entry["release"]), env_ids[entry["env"]]),
@@ -213,8 +231,8 @@ def unpacked(module: AnsibleModule, app: App) -> dict[str, Any]:
         return {"changed": True, "env_ids": env_ids}
     for release, told in bundle["migrations"].items():
         _files.write_json(app.migrations_file(_validate.check_release(release)), told)
-    if bundle["cookie"] != app.own_cookie():
-        _files.write_file(app.cookie, bundle["cookie"], 0o640, _app.group_of(app))
+    if secrets["cookie"] != app.own_cookie():
+        _files.write_file(app.cookie, secrets["cookie"], 0o640, _app.group_of(app))
         changed = True
     if app.live_color() != bundle["live"] and not any(app.slot_content(color) for color in COLORS):
         # Nothing has ever been served here, so there is nobody whom this could move.
@@ -227,6 +245,9 @@ def recorded(module: AnsibleModule, app: App) -> dict[str, Any]:
     facts = _slots.after_join(app.facts(), module.params["bundle"]["facts"], module.params["env_ids"])
     if module.check_mode:
         return {"changed": facts != app.facts_as_written()[0]}
+    for color in COLORS:
+        # Both slots are as they are to stay: what they held before is of no use to anybody.
+        _app.drop_journal(app, color)
     return {"changed": app.write_facts(facts)}
 
 
@@ -240,7 +261,8 @@ def main() -> None:
             state=dict(type="str", choices=["packed", "unpacked", "recorded"], required=True),
             folder=dict(type="path"),
             without=dict(type="list", elements="str", default=[]),
-            bundle=dict(type="dict", no_log=True),
+            bundle=dict(type="dict"),
+            secrets=dict(type="str", no_log=True),
             sources=dict(type="dict", default={}),
             env_ids=dict(type="dict", default={}),
             run_id=dict(type="str", default=""),

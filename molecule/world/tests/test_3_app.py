@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
+import subprocess
 import tarfile
+import threading
 
 from support.bluegreen import Client, artifact, broken, variant, wait_until
 
@@ -63,6 +66,59 @@ def test_places_that_an_app_writes_to(host, play, other_app, tmp_path):
     assert host.check_output("sudo cat /opt/other_app/shared/uploads/log").split() == ["written"] * 2
     assert host.check_output("sudo stat -c '%U %a' /opt/other_app/shared/uploads") == "other_app 750"
     assert 'BLUEGREEN_SHARED="/opt/other_app/shared"' in host.check_output("sudo cat /opt/other_app/slots/green/env")
+
+
+# Run by the app, within what its unit allows: the numbers of one slot into a database that the other one has open too.
+_INSERT = """
+import os, sqlite3
+db = sqlite3.connect(os.environ["BLUEGREEN_SHARED"] + "/db/notes.db", timeout=20, isolation_level=None)
+db.execute("pragma journal_mode=wal")
+db.execute("create table if not exists notes (slot text)")
+for _number in range(int(os.environ["COUNT"])):
+    db.execute("insert into notes values (?)", (os.environ["BLUEGREEN_COLOR"],))
+print(sorted(db.execute("select slot, count(*) from notes group by slot").fetchall()))
+"""
+
+
+def test_both_slots_write_to_one_sqlite_database(host, play, site, other_app, tmp_path):
+    """In the WAL mode, at the same time; nothing of it is lost by a promote, a rollback, or a reboot."""
+    other_app = {**other_app, "bluegreen_shared": ["db"]}
+    first = artifact("other_app-0.1.0")
+    play("deploy", other_app, {"bluegreen_artifact": first})
+    play("deploy", other_app, {"bluegreen_artifact": variant(first, str(tmp_path / "second.tar.gz"))})
+
+    def insert(color, count):
+        script = json.dumps(_INSERT).replace("#", "\\#")
+        words = (
+            f'elem(System.cmd("python3", ["-c", {script}], env: [{{"COUNT", "{count}"}}], stderr_to_stdout: true), 0)'
+        )
+        return play("rpc", other_app, {"expr": f"IO.puts({words})", "color": color}).text
+
+    both = [threading.Thread(target=insert, args=(color, 300)) for color in ("blue", "green")]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    play("promote", other_app)
+    assert "[('blue', 300), ('green', 301)]" in insert("green", 1)
+    play("rollback", other_app)
+    assert "[('blue', 301), ('green', 301)]" in insert("blue", 1)
+    subprocess.run(["docker", "restart", "bluegreen-world1"], check=True, stdout=subprocess.DEVNULL)
+    wait_until(lambda: site.get("/").status_code == 200)
+    wait_until(lambda: host.run("systemctl is-active other_app@blue").stdout.strip() == "active")
+    assert "[('blue', 301), ('green', 301)]" in insert("blue", 0)
+
+
+def test_a_shared_directory_that_leads_elsewhere(host, play, other_app):
+    other_app = {**other_app, "bluegreen_shared": ["uploads"], "bluegreen_artifact": artifact("other_app-0.1.0")}
+    host.check_output(
+        "sudo sh -c 'mkdir -p /opt/other_app/shared /srv/elsewhere; ln -sfn /srv/elsewhere /opt/other_app/shared/uploads'"
+    )
+    run = play("deploy", other_app, rc=2)
+    assert "/opt/other_app/shared/uploads already exists as a link" in run.says()
+    assert host.check_output("stat -c %U /srv/elsewhere") == "root"
+    host.check_output("sudo rm /opt/other_app/shared/uploads")
+    play("deploy", other_app)
 
 
 def test_an_app_that_listens_elsewhere(play, other_app):
