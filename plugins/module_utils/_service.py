@@ -634,7 +634,9 @@ def ask_node(app: App, color: str, pid: int, expr: str) -> Health:
         age = _proc.age_of(pid)
         return Health(age >= _SETTLED_SECONDS, f"runs for {age:.0f} s")
     env = {**app.env(color), "HOME": app.state_dir(color)}
-    question = f'IO.puts("\\n{_HEALTH}" <> inspect((\n{expr or "true"}\n)))'
+    # Its applications start while it answers already, and one that fails takes it along.
+    asked = f"if match?({{:started, _}}, :init.get_status()), do: (\n{expr or 'true'}\n), else: :booting"
+    question = f'IO.puts("\\n{_HEALTH}" <> inspect({asked}))'
     try:
         _rc, text = run(
             [f"{app.release_dir(release)}/bin/{app.name}", "rpc", question],
@@ -649,6 +651,8 @@ def ask_node(app: App, color: str, pid: int, expr: str) -> Health:
     told = [line[len(_HEALTH) :] for line in lines if line.startswith(_HEALTH)]
     if told and told[-1] == "true":
         return Health(True, "its node answers" if not expr else "bluegreen_health_expr is true")
+    if told and told[-1] == ":booting":
+        return Health(False, "its node is booting")
     if told:
         return Health(False, f"bluegreen_health_expr gives {told[-1][:100]}")
     if any(":nodedown" in line for line in lines) or not lines:

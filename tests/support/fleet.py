@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import socket
 import subprocess
 import threading
@@ -139,9 +140,17 @@ def start_of(module, host):
     words = ["docker", "exec", host, "journalctl", "-f", "-n", "0", "-o", "cat", "-t", tag]
     watcher = subprocess.Popen(words, stdout=subprocess.PIPE)
     time.sleep(0.5)
-    yield watcher.stdout.readline
-    watcher.kill()
-    watcher.wait()
+
+    def wait():
+        # A run that was refused never comes so far.
+        assert select.select([watcher.stdout], [], [], 120)[0], f"{module} was not started on {host}"
+        return watcher.stdout.readline()
+
+    try:
+        yield wait
+    finally:
+        watcher.kill()
+        watcher.wait()
 
 
 def make_one():

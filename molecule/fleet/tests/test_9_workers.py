@@ -122,7 +122,7 @@ def test_one_deploy_one_instant(play):
 FAULTS = {
     "not healthy": (
         {"bluegreen_env": {"NUMBER": "3"}, "bluegreen_health_timeout": 8},
-        {"bluegreen_health_expr": 'System.get_env("NUMBER") != "3"'},
+        {"bluegreen_health_expr": "System.get_env(~s(NUMBER)) != ~s(3)"},
         "deploying: blue was not healthy within 8 s: bluegreen_health_expr gives false",
     ),
     "does not boot": (
