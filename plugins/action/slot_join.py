@@ -33,10 +33,10 @@ class ActionModule(ActionBase):
             result = self._execute_module(
                 module_name=_MODULE, module_args={**args, "folder": folder}, task_vars=task_vars
             )
-            for release, about in (result.get("bundle") or {}).get("releases", {}).items():
+            for release, there in result.get("sources", {}).items():
                 here = os.path.join(C.DEFAULT_LOCAL_TMP, f"bluegreen-{os.path.basename(release)}.tar.gz")
-                self._connection.fetch_file(about["path"], here)
-                about["path"] = here
+                self._connection.fetch_file(there, here)
+                result["sources"][release] = here
                 self._display.display(f"  {release}: {_transfer.size(os.path.getsize(here))} from a host of the group")
             return result
         finally:
@@ -45,9 +45,9 @@ class ActionModule(ActionBase):
     def _unpacked(self, args, task_vars):
         folder, sources = self._make_tmp_path(), {}
         try:
-            for release, about in args["bundle"]["releases"].items():
+            for release, here in args["sources"].items():
                 sources[release] = self._connection._shell.join_path(folder, f"{release}.tar.gz")
-                self._transfer_file(about["path"], sources[release])
+                self._transfer_file(here, sources[release])
             if sources:
                 self._fixup_perms2((folder, *sources.values()), execute=False)
             return self._execute_module(

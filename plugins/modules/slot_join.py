@@ -38,12 +38,9 @@ options:
     default: []
   bundle:
     description: What V(packed) returned.
-    type: dict
-  secrets:
-    description: What V(packed) returned. One word, because Ansible hides an option only as a whole.
     type: str
   sources:
-    description: For V(unpacked), release to the file it was uploaded to. Set by the action plugin.
+    description: For V(unpacked), what V(packed) returned. The action plugin uploads these files.
     type: dict
     default: {}
   env_ids:
@@ -78,13 +75,14 @@ ok:
   returned: success
 bundle:
   description:
-    - C(live), the color; C(facts); C(contents), each with C(release) and the id of its C(env); C(migrations), as they are kept for each
-      release; and C(releases), each with C(sha256), C(commit), C(needs), C(files), and C(path), where it was packed to.
-  type: dict
-  returned: for V(packed)
-secrets:
-  description: The cookie and the environments, as base64 of JSON.
+    - C(live), the color; C(cookie); C(facts); C(contents), each with C(release), the id of its C(env), and that as C(text); C(migrations), as they
+      are kept for each release; and C(releases), each with C(sha256), C(commit), C(needs) and C(files).
+    - One word, base64 of JSON, because Ansible hides an option only as a whole.
   type: str
+  returned: for V(packed)
+sources:
+  description: Release to the tarball it was packed to, on the controller.
+  type: dict
   returned: for V(packed)
 env_ids:
   description: Id of an environment there to its id here. They differ in a cluster, where the address of the host is part of it.
@@ -154,7 +152,7 @@ def pack(app: App, release: str, folder: str) -> dict[str, Any]:
     for name in programs:
         with open(f"{app.release_dir(release)}/{name}", "rb") as stream:
             found["needs"] = _artifact.needs_of(stream.read())
-    found["path"] = f"{folder}/{release}.tar.gz"
+    path = f"{folder}/{release}.tar.gz"
 
     def whole(info: tarfile.TarInfo) -> tarfile.TarInfo:
         # Files that are the same are one file on the disk, and each is proven by itself.
@@ -163,12 +161,12 @@ def pack(app: App, release: str, folder: str) -> dict[str, Any]:
             info.size = os.path.getsize(f"{app.release_dir(release)}/{info.name}")
         return info
 
-    with tarfile.open(found["path"], "w:gz", compresslevel=1) as archive:
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
         for name in sorted(os.listdir(app.release_dir(release))):
             if name not in _OURS:
                 archive.add(f"{app.release_dir(release)}/{name}", name, filter=whole)
     owner = os.stat(folder)
-    os.chown(found["path"], owner.st_uid, owner.st_gid)
+    os.chown(path, owner.st_uid, owner.st_gid)
     return found
 
 
@@ -182,16 +180,23 @@ def packed(module: AnsibleModule, app: App) -> dict[str, Any]:
     kept = app.migrations()
     bundle = {
         "live": live,
+        "cookie": app.own_cookie(),
         "facts": app.facts(),
-        "contents": [{"release": release, "env": env} for release, env, _text in found],
+        "contents": [{"release": release, "env": env, "text": text} for release, env, text in found],
         "migrations": {release: kept[release] for release, _env, _text in found if release in kept},
         "releases": {release: pack(app, release, params["folder"]) for release in releases if not module.check_mode},
     }
-    secrets = {"cookie": app.own_cookie(), "envs": {env: text for _release, env, text in found}}
-    return {"bundle": bundle, "secrets": base64.b64encode(json.dumps(secrets).encode()).decode()}
+    return {
+        "bundle": base64.b64encode(json.dumps(bundle).encode()).decode(),
+        "sources": {release: f"{params['folder']}/{release}.tar.gz" for release in bundle["releases"]},
+    }
 
 
 # --- to ------------------------------------------------------------------------------------------------------------------
+
+
+def read(bundle: str) -> dict[str, Any]:
+    return json.loads(base64.b64decode(bundle))
 
 
 def own_env(app: App, text: str) -> dict[str, str]:
@@ -205,7 +210,7 @@ def own_env(app: App, text: str) -> dict[str, str]:
 
 def unpacked(module: AnsibleModule, app: App) -> dict[str, Any]:
     params = module.params
-    bundle, changed, env_ids = params["bundle"], False, {}
+    bundle, changed, env_ids = read(params["bundle"]), False, {}
     for release, about in bundle["releases"].items():
         _validate.check_release(release)
         if release in app.installed_releases():
@@ -216,9 +221,8 @@ def unpacked(module: AnsibleModule, app: App) -> dict[str, Any]:
         _install.require_space(app, _artifact.disk_usage(path))
         _install.put_release(app, path, release, about["sha256"], commit=about["commit"], expected=about["files"])
         changed = True
-    secrets = json.loads(base64.b64decode(params["secrets"]))
     for entry in bundle["contents"]:
-        env = own_env(app, secrets["envs"][entry["env"]])
+        env = own_env(app, entry["text"])
         env_ids[entry["env"]] = _envfile.env_id(env)
         path, text = (
             app.former_env(_validate.check_release(entry["release"]), env_ids[entry["env"]]),
@@ -231,8 +235,8 @@ def unpacked(module: AnsibleModule, app: App) -> dict[str, Any]:
         return {"changed": True, "env_ids": env_ids}
     for release, told in bundle["migrations"].items():
         _files.write_json(app.migrations_file(_validate.check_release(release)), told)
-    if secrets["cookie"] != app.own_cookie():
-        _files.write_file(app.cookie, secrets["cookie"], 0o640, _app.group_of(app))
+    if bundle["cookie"] != app.own_cookie():
+        _files.write_file(app.cookie, bundle["cookie"], 0o640, _app.group_of(app))
         changed = True
     if app.live_color() != bundle["live"] and not any(app.slot_content(color) for color in COLORS):
         # Nothing has ever been served here, so there is nobody whom this could move.
@@ -242,7 +246,7 @@ def unpacked(module: AnsibleModule, app: App) -> dict[str, Any]:
 
 
 def recorded(module: AnsibleModule, app: App) -> dict[str, Any]:
-    facts = _slots.after_join(app.facts(), module.params["bundle"]["facts"], module.params["env_ids"])
+    facts = _slots.after_join(app.facts(), read(module.params["bundle"])["facts"], module.params["env_ids"])
     if module.check_mode:
         return {"changed": facts != app.facts_as_written()[0]}
     for color in COLORS:
@@ -261,8 +265,7 @@ def main() -> None:
             state=dict(type="str", choices=["packed", "unpacked", "recorded"], required=True),
             folder=dict(type="path"),
             without=dict(type="list", elements="str", default=[]),
-            bundle=dict(type="dict"),
-            secrets=dict(type="str", no_log=True),
+            bundle=dict(type="str", no_log=True),
             sources=dict(type="dict", default={}),
             env_ids=dict(type="dict", default={}),
             run_id=dict(type="str", default=""),

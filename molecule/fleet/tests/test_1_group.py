@@ -307,6 +307,9 @@ def test_a_rollback_across_migrations_is_refused():
     assert serving() == before
     play("rollback", "bluegreen_force=true")
     assert {answer[1] for answer in serving()} == {"0.1.0"}
+    # The tests after this one know nothing of migrations.
+    for host in HOSTS:
+        inside(host, f"rm {ROOT}/former/*.migrations")
 
 
 def test_an_app_that_does_not_tell_its_migrations_gets_its_slots_back():
