@@ -104,8 +104,15 @@ def test_both_slots_write_to_one_sqlite_database(host, play, site, other_app, tm
     play("rollback", other_app)
     assert "[('blue', 301), ('green', 301)]" in insert("blue", 1)
     subprocess.run(["docker", "restart", "bluegreen-world1"], check=True, stdout=subprocess.DEVNULL)
-    wait_until(lambda: site.get("/").status_code == 200)
-    wait_until(lambda: host.run("systemctl is-active other_app@blue").stdout.strip() == "active")
+    ready = [
+        "docker",
+        "exec",
+        "bluegreen-world1",
+        "sh",
+        "-c",
+        "systemctl is-active ssh && curl -fsS localhost:6400/health",
+    ]
+    wait_until(lambda: subprocess.run(ready, check=False, capture_output=True).returncode == 0)
     assert "[('blue', 301), ('green', 301)]" in insert("blue", 0)
 
 
