@@ -23,7 +23,7 @@ import ansible
 
 from support.fleet import ROOT, inside
 
-EVERY = int(os.environ.get("BLUEGREEN_FAULTS_EVERY", "48"))
+EVERY = int(os.environ.get("BLUEGREEN_FAULTS_EVERY", "64"))
 APP = {
     "app": "sample_app",
     "root": ROOT,
