@@ -458,5 +458,6 @@ def history_lines(infos: Infos) -> list[str]:
         before, after = (f"{end.get('color') or '-'} {named(end)}" for end in ends)
         change = f"live {before}" + (f" -> {after}" if before != after else "")
         text = f"{at}  {host}  {entry.get('operation')}  {entry.get('result')}  {entry.get('seconds')} s  {entry.get('who')}  {change}"
+        text += f"  backup {entry['backup']}" if entry.get("backup") else ""
         lines.append(text + (f"  ({shortened(str(entry['why']))})" if entry.get("why") else ""))
     return lines

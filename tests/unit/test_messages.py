@@ -73,6 +73,10 @@ def test_the_history_tells_environments_apart():
     entry.update({"from": {"color": "blue", **bad(A, E1)}, "to": {"color": "green", **bad(A, E2)}})
     line = _messages.history_lines({"a": info(history=[entry])})[0]
     assert line.endswith(f"live blue {A} env 1111 -> green {A} env 2222")
+    # What it was built from, and what was saved before it migrated.
+    entry["to"]["commit"], entry["backup"] = "abc1234", "/backups/1.dump"
+    line = _messages.history_lines({"a": info(history=[entry])})[0]
+    assert line.endswith(f"-> green {A} env 2222 commit abc1234  backup /backups/1.dump")
 
 
 def test_a_canary_and_maintenance_are_in_the_table():
