@@ -153,6 +153,7 @@ def test_health_status(host, play, clean):
 
 def test_health_expr(host, play, clean):
     """Beside the health path: what the port does not tell, the node does."""
+    forget(host, "other_app")
     goal = app(9, bluegreen_health_path="/health", bluegreen_health_timeout=5)
     for expr, said in (
         ("1 + 1 == 3", "was not healthy within 5 s: bluegreen_health_expr gives false"),
@@ -171,6 +172,7 @@ def test_health_expr(host, play, clean):
     assert "running but not healthy (bluegreen_health_expr gives false)" in play("status", idle).says()
     play("promote", good)
     assert "consistent:" in play("status", {**good, "strict": True}).says()
+    forget(host, "other_app")
 
 
 FLAPS = """#!/bin/sh
