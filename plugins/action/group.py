@@ -51,6 +51,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         self._given = task_vars
         self._hostvars: dict[str, Any] = {}
+        self._known: Gate | None = None
         self._hosts = self._var("__bluegreen_group")
         _checked, self._args = self.validate_argument_spec(
             _OPTIONS, mutually_exclusive=[_WHAT], required_one_of=[_WHAT]
@@ -116,9 +117,11 @@ class ActionModule(ActionBase):
 
     def _gate(self) -> Gate:
         """How this run stands. What an earlier play of the same ansible-playbook has left is not of this run."""
-        run = self._var("__bluegreen_run")["id"]
-        known: Any = self._given.get("__bluegreen_gate") or {}
-        return known if known.get("run") == run else _gate.new(run)
+        if self._known is None:
+            run = self._var("__bluegreen_run")["id"]
+            known: Any = self._given.get("__bluegreen_gate") or {}
+            self._known = known if known.get("run") == run else _gate.new(run)
+        return self._known
 
     def _say(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -212,15 +215,14 @@ class ActionModule(ActionBase):
     def _sum_up(self) -> dict:
         gate, after_switch, _finished = self._ends()
         listed = next((one for one in self._of_this_run("listed").values() if one.get("migrations")), None)
+        told = listed["migrations"] if listed else {}
         migrated = next(iter(self._of_this_run("migrated").values()), {})
         deployed = self._registered("deployed")
         return _gate.summary(self._var("__bluegreen_operation"), gate, after_switch, deployed) | {
             "reason": _messages.reason(self._var("__bluegreen_operation"), gate, after_switch),
-            "migrations": listed
-            and {
-                **{"release": listed["release"], "ran": listed["migrations"]["ran"]},
-                **{"files": listed["migrations"]["files"]},
-            },
+            "migrations": {"release": listed["release"], "ran": told["ran"], "files": told["files"]}
+            if listed
+            else None,
             "backup": migrated.get("backup") or "",
         }
 

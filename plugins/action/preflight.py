@@ -247,9 +247,9 @@ def _shorten(text: str) -> str:
     return f"{name} must be of type {kind}" + ("" if "<class" in why else f" ({why})")
 
 
-def _modules(operation: str) -> list[str]:
+def _modules(operation: str, promote: bool) -> list[str]:
     """Names of the modules that this run is about to need."""
-    switches = operation in ("promote", "rollback", "deploy")
+    switches = operation in ("promote", "rollback") or operation == "deploy" and promote
     # What needs no lock reads the slots first.
     names = ["slot_info"] if operation in ("", *_QUERIES) else ["deploy_lock"]
     return names + ["release_install", "slot_service"] * (operation == "deploy") + ["slot_switch"] * switches
@@ -260,11 +260,8 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         args = dict(self._task.args)
         first = task_vars["inventory_hostname"] == task_vars["ansible_play_hosts_all"][0]
-        with (
-            _prebuild.prebuild_modules(self, _modules(args.get("operation") or ""), task_vars)
-            if first
-            else contextlib.nullcontext()
-        ):
+        names = _modules(args.get("operation") or "", self._is(task_vars, "bluegreen_promote", False))
+        with _prebuild.prebuild_modules(self, names, task_vars) if first else contextlib.nullcontext():
             return self._preflight(args, result, task_vars)
 
     def _preflight(self, args, result, task_vars):
@@ -286,7 +283,8 @@ class ActionModule(ActionBase):
             )
         specification = variables()
         wrong = unknown_variables(task_vars, set(specification)) + unknown_extra_vars(load_extra_vars(self._loader))
-        if not self._is_web(task_vars):
+        # A worker needs no domain.
+        if not self._is(task_vars, "bluegreen_web", True):
             task_vars = {"bluegreen_domain": "", **task_vars}
         missing = [name for name, option in specification.items() if option.get("required") and name not in task_vars]
         # Others are made of these.
@@ -308,13 +306,12 @@ class ActionModule(ActionBase):
         }
         return result
 
-    def _is_web(self, task_vars):
-        """Whether this host serves visitors; a worker needs no domain."""
+    def _is(self, task_vars, name, default):
+        """What a variable says that is true or false, before all of them are looked at, where what is wrong with it is said."""
         try:
-            return boolean(self._templar.template(task_vars.get("bluegreen_web", True)))
+            return boolean(self._templar.template(task_vars.get(name, default)))
         except (AnsibleError, TypeError):
-            # What is wrong with it is said where all variables are looked at.
-            return True
+            return default
 
     def _check(self, settings, args, wrong, result, host):
         wrong += check(settings)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
@@ -33,8 +34,10 @@ class ActionModule(ActionBase):
             result = self._execute_module(
                 module_name=_MODULE, module_args={**args, "folder": folder}, task_vars=task_vars
             )
+            # Of its own: several hosts may join at once, and take the same release.
+            local = tempfile.mkdtemp(prefix="bluegreen-", dir=C.DEFAULT_LOCAL_TMP)
             for release, there in result.get("sources", {}).items():
-                here = os.path.join(C.DEFAULT_LOCAL_TMP, f"bluegreen-{os.path.basename(release)}.tar.gz")
+                here = os.path.join(local, os.path.basename(there))
                 self._connection.fetch_file(there, here)
                 result["sources"][release] = here
                 self._display.display(f"  {release}: {_transfer.size(os.path.getsize(here))} from a host of the group")

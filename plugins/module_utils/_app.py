@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import pwd
 import re
@@ -207,8 +208,8 @@ class App:
             return None
         release = os.path.basename(target)
         _validate.check_release(release)
-        about = _files.read_json(f"{self.release_dir(release)}/.bluegreen.json") or {}
-        return {"release": release, "env": _envfile.env_id(self.env(color)), "sha256": about.get("sha256", "")}
+        sha256 = self.about(release).get("sha256", "")
+        return {"release": release, "env": _envfile.env_id(self.env(color)), "sha256": sha256}
 
     def slot_release(self, color: str | None) -> str | None:
         """The release that a slot holds, or V(None)."""
@@ -227,7 +228,7 @@ class App:
                 _validate.check_release(name)
             except Refused:
                 continue
-            about = _files.read_json(f"{self.release_dir(name)}/.bluegreen.json")
+            about = self.about(name)
             if about:
                 found.append((about.get("installed_at", ""), name))
         return [name for _at, name in sorted(found, reverse=True)]
@@ -237,17 +238,18 @@ class App:
         found = _files.read_json(f"{self.release_dir(release)}/.files.json")
         return found if isinstance(found, dict) else {}
 
-    def commit(self, release: str | None) -> str:
-        """What a release was built from, as it was said when it was installed; empty if it was not."""
-        about = _files.read_json(f"{self.release_dir(release)}/.bluegreen.json") if release else None
-        return str(about.get("commit") or "") if isinstance(about, dict) else ""
+    def about(self, release: str) -> dict[str, Any]:
+        """What was written down when a release was installed: version, sha256, installed_at and, if it was said, commit. Empty if it is not ours."""
+        found = _files.read_json(f"{self.release_dir(release)}/.bluegreen.json")
+        return found if isinstance(found, dict) else {}
 
-    def has_ecto(self, release: str | None) -> bool:
-        """Whether a release has ecto_sql in it."""
-        try:
-            return bool(release) and _migrations.has_ecto(os.listdir(f"{self.release_dir(release or '')}/lib"))
-        except OSError:
-            return False
+    def commit(self, release: str | None) -> str:
+        """What a release was built from; empty if nobody said."""
+        return str(self.about(release).get("commit") or "") if release else ""
+
+    def has_library(self, release: str | None, library: str) -> bool:
+        """Whether a release has an application such as C(ecto_sql) in its C(lib)."""
+        return bool(release) and bool(glob.glob(f"{self.release_dir(release or '')}/lib/{library}-[0-9]*"))
 
     def migrations(self) -> dict[str, Migrations]:
         """Release to what it told of the migrations of its database when it was deployed, or when somebody asked it again."""

@@ -96,7 +96,7 @@ def host_content(app: App) -> dict[str, Any]:
     """What need not be sent to this host: {"artifacts": SHA-256 to release, "files": a word of V(_artifact.fingerprint)}."""
     artifacts, files = {}, set[str]()
     for release in app.installed_releases():
-        artifacts[(_files.read_json(f"{app.release_dir(release)}/.bluegreen.json") or {}).get("sha256")] = release
+        artifacts[app.about(release).get("sha256")] = release
         files.update(app.release_files(release).values())
     return {"artifacts": artifacts, "files": _artifact.fingerprint(files)}
 

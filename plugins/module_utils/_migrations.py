@@ -9,8 +9,7 @@ known is kept for each release, as V(_types.Migrations).
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 # What bluegreen_migrations_command is by default: our own question, for a release that has ecto_sql in it.
 AUTO = "auto"
+LIBRARY = "ecto_sql"
 _TELLS = "bluegreen-migration:"
 # Read-only, and without the lock that a migration holds; only where the table is not there yet, Ecto makes it. From ecto_sql 3.14,
 # Ecto.Migrator: with_repo/3 starts the repo and what it needs, migrations/3 gives {:up | :down, version, name of the file}, and
@@ -95,10 +95,12 @@ def pending(release: str | None, kept: Mapping[str, Migrations]) -> list[str]:
 
     :param kept: release to what is known of its migrations.
     """
-    record = kept.get(release or "")
-    ran = latest(kept)
-    if not record or ran is None:
-        return []
+    record, ran = kept.get(release or ""), latest(kept)
+    return [] if record is None or ran is None else waiting(record, ran)
+
+
+def waiting(record: Migrations, ran: Container[str]) -> list[str]:
+    """Names of the migrations of a release that are not among those that have run."""
     return [named(version, record) for version in record["files"] or {} if version not in ran]
 
 
@@ -117,11 +119,3 @@ def named(version: str, record: Migrations) -> str:
     """The name of a migration's file, as far as it is known: C(20260201000000_add_price)."""
     name = (record["files"] or {}).get(version)
     return f"{version}_{name}" if name else version
-
-
-def has_ecto(libraries: Iterable[str]) -> bool:
-    """Whether a release has ecto_sql in it.
-
-    :param libraries: names of the directories in its C(lib).
-    """
-    return any(re.match(r"ecto_sql-\d", name) for name in libraries)

@@ -92,7 +92,7 @@ def all_pids() -> list[int]:
 
 
 def stat_of(pid: int) -> dict[str, Any] | None:
-    """{"parent", "command", "state"} of a process, or V(None) when it is gone."""
+    """{"parent", "command", "state", "started"} of a process, or V(None) when it is gone; C(started) in clock ticks since boot (proc(5))."""
     text = None
     try:
         text = _files.read_text(f"/proc/{pid}/stat")
@@ -102,7 +102,7 @@ def stat_of(pid: int) -> dict[str, Any] | None:
         return None
     # The command may hold spaces and parentheses; it ends at the last one.
     command, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
-    return {"parent": int(rest[1]), "command": command, "state": rest[0]}
+    return {"parent": int(rest[1]), "command": command, "state": rest[0], "started": int(rest[19])}
 
 
 def seconds_since_start() -> float:
@@ -117,14 +117,8 @@ def uptime() -> float:
 
 def age_of(pid: int) -> float:
     """How many seconds ago a process started; 0 if it is gone."""
-    try:
-        text = _files.read_text(f"/proc/{pid}/stat") or ""
-    except OSError:
-        return 0.0
-    if not text:
-        return 0.0
-    ticks = int(text[text.rindex(")") + 2 :].split()[19])
-    return max(0.0, uptime() - ticks / os.sysconf("SC_CLK_TCK"))
+    found = stat_of(pid)
+    return max(0.0, uptime() - found["started"] / os.sysconf("SC_CLK_TCK")) if found else 0.0
 
 
 def is_running(pid: int) -> bool:

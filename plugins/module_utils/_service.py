@@ -8,7 +8,6 @@ Both managers answer the same five questions: what runs, start, stop, whose port
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import pwd
@@ -79,6 +78,11 @@ def run(argv: list[str], timeout: float = 60.0, **kwargs: Any) -> tuple[int, str
                 output=output.decode("utf-8", "replace"),
             ) from None
     return process.returncode, output.decode("utf-8", "replace")
+
+
+def run_as_app(app: App, color: str, argv: list[str], env: dict[str, str], timeout: float = 60.0) -> tuple[int, str]:
+    """V(run) as the app's user, in the directory that a slot may write to, with an environment and nothing of ours beside it."""
+    return run(argv, timeout, cwd=app.state_dir(color), env=clean_environ(env), **as_app_user(app))
 
 
 def distribution_ports() -> list[int]:
@@ -366,16 +370,9 @@ class Daemon(ServiceManager):
         return pid, not pid and time.monotonic() - self.since > 3 and not self._pids()
 
     def start(self) -> None:
-        state_dir = self.app.state_dir(self.color)
-        user = as_app_user(self.app)
         # `daemon` returns 0 even when the node dies at once, so its status says nothing; the health check does.
-        run(
-            [f"{self.app.slot(self.color)}/release/bin/{self.app.name}", "daemon"],
-            cwd=state_dir,
-            env=clean_environ(_of_process(self.app.env(self.color))),
-            start_new_session=True,
-            **user,
-        )
+        words = [f"{self.app.slot(self.color)}/release/bin/{self.app.name}", "daemon"]
+        run_as_app(self.app, self.color, words, _of_process(self.app.env(self.color)))
 
     def stop(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
@@ -446,13 +443,8 @@ def require_own_node(app: App, color: str, release: str, env: dict[str, str]) ->
         return
     before = _of_process(env)
     own = {"RELEASE_ROOT": root, "RELEASE_NAME": app.name, "RELEASE_VSN": version, "RELEASE_COMMAND": "start"}
-    _rc, text = run(
-        ["/bin/sh", "-c", _EVALUATE, "sh", script, *_OURS],
-        timeout=10,
-        cwd=app.state_dir(color),
-        env=clean_environ({**before, **own}),
-        **as_app_user(app),
-    )
+    words = ["/bin/sh", "-c", _EVALUATE, "sh", script, *_OURS]
+    _rc, text = run_as_app(app, color, words, {**before, **own}, 10)
     values = text.split("\0")
     if len(values) <= len(_OURS):
         # It ended the shell, as it will end the start, which has the words for it.
@@ -630,7 +622,7 @@ _HEALTH = "bluegreen-health:"
 def ask_node(app: App, color: str, pid: int, expr: str) -> Health:
     """Whether the node of a slot gives V(true) for an expression; without one, whether it answers."""
     release = app.slot_release(color) or ""
-    if not glob.glob(f"{app.release_dir(release)}/lib/elixir-*"):
+    if not app.has_library(release, "elixir"):
         age = _proc.age_of(pid)
         return Health(age >= _SETTLED_SECONDS, f"runs for {age:.0f} s")
     env = {**app.env(color), "HOME": app.state_dir(color)}
@@ -638,13 +630,8 @@ def ask_node(app: App, color: str, pid: int, expr: str) -> Health:
     asked = f"if match?({{:started, _}}, :init.get_status()), do: (\n{expr or 'true'}\n), else: :booting"
     question = f'IO.puts("\\n{_HEALTH}" <> inspect({asked}))'
     try:
-        _rc, text = run(
-            [f"{app.release_dir(release)}/bin/{app.name}", "rpc", question],
-            timeout=_RPC_SECONDS,
-            cwd=app.state_dir(color),
-            env=clean_environ(env),
-            **as_app_user(app),
-        )
+        script = f"{app.release_dir(release)}/bin/{app.name}"
+        _rc, text = run_as_app(app, color, [script, "rpc", question], env, _RPC_SECONDS)
     except Failure:
         return Health(False, f"its node did not answer within {_RPC_SECONDS:g} s")
     lines = [line.strip() for line in text.splitlines() if line.strip()]

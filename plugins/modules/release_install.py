@@ -133,8 +133,7 @@ def result_for(release: str | None, sha256: str, changed: bool = False) -> dict[
 def find_kept(app: App, sha256: str) -> str | None:
     """The release that was made of this very artifact, or V(None)."""
     for release in app.installed_releases():
-        about = _files.read_json(f"{app.release_dir(release)}/.bluegreen.json")
-        if about and about.get("sha256") == sha256:
+        if app.about(release).get("sha256") == sha256:
             return release
     return None
 

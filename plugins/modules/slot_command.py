@@ -118,7 +118,6 @@ release:
   returned: success
 """
 
-import glob
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -167,7 +166,7 @@ def migrated(output: Any) -> Any:
 
 def expression(app: App, release: str, params: Mapping[str, Any]) -> str:
     """What is run. Only Elixir can be asked what came of it; an app of another language takes its words as they are."""
-    if not glob.glob(f"{app.release_dir(release)}/lib/elixir-*"):
+    if not app.has_library(release, "elixir"):
         return params["expr"]
     if params["command"] == "migrate":
         return _MIGRATE % (params["expr"], _TELLS)
@@ -192,13 +191,7 @@ class Place:
     def run(self, words: list[str], env: dict[str, str], what: str) -> tuple[int, list[str]]:
         """(exit status, lines) of a command line. Raises: Failure, if it does not end in time."""
         try:
-            rc, text = _service.run(
-                words,
-                timeout=self.params["timeout"],
-                cwd=self.app.state_dir(self.params["color"]),
-                env=_service.clean_environ(env),
-                **_service.as_app_user(self.app),
-            )
+            rc, text = _service.run_as_app(self.app, self.params["color"], words, env, self.params["timeout"])
         except Failure as error:
             output = _envfile.redact(error.extra["output"], self.env).splitlines()
             raise Failure(
@@ -221,6 +214,9 @@ class Place:
             raise Failure(f"{what} in {self.named} exited with status {rc}:\n{quoted(output)}{hint}", output=output)
         return output
 
+    def has_ecto(self) -> bool:
+        return self.app.has_library(self.release, _migrations.LIBRARY)
+
     def ask_ecto(self) -> _types.Migrations:
         """What Ecto tells of the migrations. Raises: Failure."""
         output = self.evaluate("eval", _migrations.ECTO)
@@ -231,13 +227,13 @@ class Place:
 
     def back_up(self, command: str) -> str | None:
         """The last line that a backup prints; V(None) if there is no need of one. Raises: Failure."""
-        if self.app.has_ecto(self.release):
+        if self.has_ecto():
             try:
                 found = self.ask_ecto()
             except Failure:
                 # A backup too many does no harm.
                 found = None
-            if found and not [version for version in found["files"] or {} if version not in found["ran"]]:
+            if found and not _migrations.waiting(found, found["ran"]):
                 return None
         rc, output = self.run(["/bin/sh", "-c", command], self.env, "bluegreen_backup_command")
         told = [line for line in output if line.strip()]
@@ -254,7 +250,7 @@ def list_migrations(place: Place, expr: str) -> dict[str, Any]:
     if expr != _migrations.AUTO:
         output = place.evaluate("eval", expr)
         found = _migrations.from_versions(output)
-    elif not place.app.has_ecto(place.release):
+    elif not place.has_ecto():
         return {"output": [], "unknown": ""}
     else:
         try:
@@ -262,8 +258,7 @@ def list_migrations(place: Place, expr: str) -> dict[str, Any]:
         except Failure as error:
             # Nobody has asked for this question, so it must not be what a deploy fails by.
             return {"output": error.extra.get("output", []), "unknown": str(error)}
-    asked = {"release": found}
-    return {"output": output, "migrations": {**found, "pending": _migrations.pending("release", asked)}}
+    return {"output": output, "migrations": {**found, "pending": _migrations.waiting(found, found["ran"])}}
 
 
 def work(module: AnsibleModule, app: App) -> dict[str, Any]:

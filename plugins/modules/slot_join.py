@@ -141,14 +141,13 @@ def contents(app: App) -> list[tuple[str, str, str]]:
 
 def pack(app: App, release: str, folder: str) -> dict[str, Any]:
     """One release as a tarball that the user of the connection may read."""
-    about = _files.read_json(f"{app.release_dir(release)}/.bluegreen.json") or {}
-    found = {"sha256": about.get("sha256", ""), "commit": app.commit(release), "files": app.release_files(release)}
+    sha256 = app.about(release).get("sha256", "")
+    found = {"sha256": sha256, "commit": app.commit(release), "files": app.release_files(release), "needs": {}}
     if not found["files"]:
         raise Failure(
             f"{release} was installed by a version of this collection that did not write down its files. Deploy it again."
         )
     programs = [name for name in found["files"] if name.startswith("erts-") and name.endswith("/bin/beam.smp")]
-    found["needs"] = {}
     for name in programs:
         with open(f"{app.release_dir(release)}/{name}", "rb") as stream:
             found["needs"] = _artifact.needs_of(stream.read())

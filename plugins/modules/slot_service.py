@@ -180,6 +180,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _exclusive,
     _files,
     _http,
+    _migrations,
     _proc,
     _service,
     _slots,
@@ -595,7 +596,7 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     node = app.node(color, _service.for_slot(app, color).pid())
     return {
         **{"color": color, "env": _envfile.env_id(app.env(color)), "node": node, "actions": slot.actions},
-        **{"has_ecto": app.has_ecto(app.slot_release(color)), **result},
+        **{"has_ecto": app.has_library(app.slot_release(color), _migrations.LIBRARY), **result},
     }
 
 

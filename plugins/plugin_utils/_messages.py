@@ -105,7 +105,7 @@ def join_lines(infos: Infos, plan: Gate) -> list[str]:
             f"{step['release']} to {step['color']}" if step["do"] == "deploy" else f"switch to {step['color']}"
             for step in goal["steps"]
         ]
-        lines.append(f"{host}: like {goal['source']}: {', '.join(words)}")
+        lines.append(f"{host}: gets from {goal['source']}: {', '.join(words)}")
     return lines
 
 

@@ -196,11 +196,13 @@ def join_plan(infos: Infos, others: Infos) -> Gate:
     releases = sorted({held(info, info["live"]) or "" for info in good.values()})
     locks = [(host, info["lock"]) for host, info in good.items() if info["lock"]]
     wrong = ""
-    if not good:
+    if not others:
+        wrong = "no other host of the group is left to take from. Name the hosts that join: -l HOST"
+    elif not good:
         reasons = [
             f"{host} {first_line(why(info) or _unsure(info) or 'serves nothing')}" for host, info in others.items()
         ]
-        wrong = f"no other host of the group is left to take from{': ' if reasons else '. Name the hosts that join: -l HOST'}{'; '.join(reasons)}"
+        wrong = f"no other host of the group is left to take from: {'; '.join(reasons)}"
     elif locks:
         host, lock = locks[0]
         wrong = f"{host} is locked by {lock['holder']} for {lock['operation']} since {lock['since']}. Join when that has ended."

@@ -17,6 +17,7 @@ import time
 import yaml
 
 from support.bluegreen import PLAIN, Client, Site, artifact, playbook
+from support.machines import start_container, wait_until_up
 
 INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
 HOSTS = ["bluegreen-fleet1", "bluegreen-fleet2", "bluegreen-fleet3"]
@@ -179,27 +180,11 @@ def one_more(name, address, ssh_port, http_port, but=""):
             ["ansible-inventory", "-i", INVENTORY, "--host", HOSTS[0]], capture_output=True, text=True, check=True
         ).stdout
     )
-    network = "bluegreen-fleet"
-    words = ["run", "--detach", "--name", name, "--hostname", name, "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"]
-    words += [
-        "--security-opt",
-        "seccomp=unconfined",
-        "--cgroupns",
-        "private",
-        "--tmpfs",
-        "/run",
-        "--tmpfs",
-        "/tmp:exec",
-    ]
-    words += ["--network", network, "--ip", address]
-    words += ["--publish", f"127.0.0.1:{ssh_port}:22", "--publish", f"127.0.0.1:{http_port}:80"]
     subprocess.run(["docker", "rm", "--force", "--volumes", name], check=False, capture_output=True)
-    docker(*words, os.environ["BLUEGREEN_TEST_IMAGE"], "/lib/systemd/systemd")
+    more = ["--cap-add", "NET_ADMIN", "--network", "bluegreen-fleet", "--ip", address]
+    start_container(name, os.environ["BLUEGREEN_TEST_IMAGE"], {ssh_port: 22, http_port: 80}, *more)
     try:
-        for _number in range(300):
-            if inside(name, "systemctl is-system-running", check=False) in ("running", "degraded"):
-                break
-            time.sleep(0.2)
+        wait_until_up(name)
         if but:
             inside(name, but)
         connection = {key: value for key, value in known.items() if key.startswith("ansible_")}

@@ -43,6 +43,35 @@ def docker(*words, check=True):
     return done.stdout.strip()
 
 
+def start_container(name, image, ports, *words):
+    """A container with systemd.
+
+    :param ports: port of 127.0.0.1 to the port of the container that is published there.
+    :param words: more for C(docker run).
+    """
+    given = ["run", "--detach", "--name", name, "--hostname", name, "--cap-add", "SYS_ADMIN"]
+    given += [
+        "--security-opt",
+        "seccomp=unconfined",
+        "--cgroupns",
+        "private",
+        "--tmpfs",
+        "/run",
+        "--tmpfs",
+        "/tmp:exec",
+    ]
+    given += [word for here, there in ports.items() for word in ("--publish", f"127.0.0.1:{here}:{there}")]
+    docker(*given, *words, image)
+
+
+def wait_until_up(name, seconds=60):
+    deadline = time.monotonic() + seconds
+    while docker("exec", name, "systemctl", "is-system-running", check=False) not in ("running", "degraded"):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{name} did not come up")
+        time.sleep(0.5)
+
+
 class Host:
     """One container."""
 
@@ -52,27 +81,10 @@ class Host:
         self.ssh_port, self.http_port = SSH + number, HTTP + number
 
     def create(self, image):
-        docker(
-            *("run", "--detach", "--name", self.name, "--hostname", self.name, "--cap-add", "SYS_ADMIN"),
-            *(
-                "--security-opt",
-                "seccomp=unconfined",
-                "--cgroupns",
-                "private",
-                "--tmpfs",
-                "/run",
-                "--tmpfs",
-                "/tmp:exec",
-            ),
-            *("--publish", f"127.0.0.1:{self.ssh_port}:22", "--publish", f"127.0.0.1:{self.http_port}:80", image),
-        )
+        start_container(self.name, image, {self.ssh_port: 22, self.http_port: 80})
 
     def wait(self, seconds=60):
-        deadline = time.monotonic() + seconds
-        while self.run("systemctl is-system-running", check=False) not in ("running", "degraded"):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name} did not come up")
-            time.sleep(0.5)
+        wait_until_up(self.name, seconds)
 
     def run(self, command, check=True):
         return docker("exec", self.name, "sh", "-c", command, check=check)

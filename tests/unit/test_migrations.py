@@ -78,8 +78,3 @@ def test_nothing_pending_has_run_and_all_else_is_there(ran, files, later):
     kept = {A: told(*ran, files=dict.fromkeys(files, "x"), at="t1"), B: told(*ran, *later, files={}, at="t2")}
     pending = {name.partition("_")[0] for name in _migrations.pending(A, kept)}
     assert pending == set(files) - set(ran) - set(later)
-
-
-def test_a_release_with_ecto():
-    assert _migrations.has_ecto(["ecto-3.13.2", "ecto_sql-3.13.1"])
-    assert not _migrations.has_ecto(["ecto-3.13.2", "ecto_sqlite3-0.1.0", "my_ecto_sql-1.0.0", "elixir-1.18.0"])

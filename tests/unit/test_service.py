@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 
 import pytest
@@ -94,3 +95,12 @@ def test_the_last_lines_of_a_log(app, monkeypatch):
     params = {"color": "blue", "since": "10m", "grep": "", "lines": 2}
     found = slot_logs.work(types.SimpleNamespace(params=params), app)
     assert [entry["text"] for entry in found["entries"]] == ["line 3", "line 4"] and found["left_out"] == 3
+
+
+def test_a_node_of_another_language_is_not_asked(app, monkeypatch):
+    """It has no rpc that we know of: that it has run for a while is all there is to see."""
+    monkeypatch.setattr(_service, "run", lambda *_words, **_more: pytest.fail("asked"))
+    for age, good in ((0.5, False), (2.0, True)):
+        monkeypatch.setattr(_service._proc, "age_of", lambda _pid, age=age: age)
+        health = _service.ask_node(app, "blue", os.getpid(), "")
+        assert (health.good, health.words) == (good, f"runs for {age:.0f} s")

@@ -24,6 +24,8 @@ from hypothesis import strategies as st
         (_validate.check_listen, "80"),
         (_validate.check_listen, "127.0.0.1:8080"),
         (_validate.check_version, "1.0.0-rc.1+build.5"),
+        (_validate.check_commit, "1a2b3c4d5e6f-dirty"),
+        (_validate.check_commit, "release/v1.2+3"),
         (_validate.check_url_path, "/health?deep=1"),
         (_validate.check_release, "0.1.0-rc.1-1a2b3c4d"),
         (_validate.check_user, "www-data"),
@@ -75,6 +77,7 @@ def test_allowed(check, value):
         (_validate.check_writable, ["/var", ["var"], ["/a/../b"], ["/a b"], [7]]),
         (_validate.check_memory, ["512M", {"max": "512"}, {"max": "lots"}, {"min": "1G"}, {"max": "1G\n"}]),
         (_validate.check_version, ["", ".1", "../1", "1/2", "1 2", "1\n", "a" * 65, None]),
+        (_validate.check_commit, ["", "-x", "a b", "a\n", "$(id)", "a" * 65, 7, None]),
         (_validate.check_url_path, ["", "health", "/a b", "/a\r\nHost: x", "/" + "a" * 1024, None]),
         (_validate.check_color, ["", "purple", "$http_cookie", "Blue", "blue\n", None]),
         (

@@ -129,14 +129,15 @@ def test_the_tutorial_works_as_it_is_written(folder, site):
 
 
 def guides():
-    """The how-to guides that have something to type: {name: [(yaml or sh, text)]}."""
+    """The how-to guides that have something to type: {name: [(yaml, sh, or console for what is typed on the server; text)]}."""
     found = {}
     for name in sorted(os.listdir(os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "docs/how-to"))):
-        blocks = re.findall(r"```(sh|yaml)\n(.*?)```", page(f"how-to/{name}"), re.DOTALL)
+        blocks = re.findall(r"```(sh|yaml|console)\n(.*?)```", page(f"how-to/{name}"), re.DOTALL)
         if any(kind == "sh" for kind, _text in blocks):
             found[name.removesuffix(".md")] = blocks
-    # The one has a test of its own, the other is what `make test-vagrant` is for.
-    return {name: blocks for name, blocks in found.items() if name not in ("other-languages", "virtual-machine")}
+    # Two have tests of their own, fleet/test_9_join.py being one, and the last is what `make test-vagrant` is for.
+    elsewhere = ("join", "other-languages", "virtual-machine")
+    return {name: blocks for name, blocks in found.items() if name not in elsewhere}
 
 
 @pytest.fixture
@@ -151,14 +152,27 @@ def certificate(host):
     host.check_output("sudo rm -r /etc/letsencrypt")
 
 
+@pytest.fixture
+def uploads(host):
+    """What an app has gathered before it came here."""
+    host.check_output("sudo mkdir -p /var/www/sample_app/uploads && sudo touch /var/www/sample_app/uploads/cat.png")
+    yield
+    host.check_output("sudo rm -r /var/www/sample_app")
+
+
+@pytest.mark.usefixtures("certificate", "uploads")
 @pytest.mark.parametrize("name", guides())
-def test_what_the_how_tos_tell_works(folder, certificate, site, name):
+def test_what_the_how_tos_tell_works(folder, host, site, name):
     variant(artifact("sample_app-0.1.1"), str(folder.path / "deploy/sample_app-0.1.1.tar.gz"))
     variables = folder.path / "deploy/group_vars/bluegreen/of_this_section.yml"
     try:
         for kind, text in guides()[name]:
             if kind == "yaml":
                 variables.write_text(text)
+                continue
+            if kind == "console":
+                for line in text.splitlines():
+                    host.check_output(line.removeprefix("$ "))
                 continue
             for line in text.replace("/tmp/", f"{folder.path}/").splitlines():
                 first, *words = shlex.split(line)

@@ -633,7 +633,7 @@ def test_status_in_doubt(host, site, play, tmp_path):
         run = play("status", "strict=true", rc=2)
         assert "Some hosts are unreachable or inconsistent" in run.says()
         assert play("status").changed() == 0
-        run = play("status", "history=2", "format=json", f"out={tmp_path}/status.json", "--check")
+        run = play("status", "history=20", "format=json", f"out={tmp_path}/status.json", "--check")
         assert f"written to {tmp_path}/status.json" in run.says() and " deploy ok " in run.says()
     finally:
         host.check_output(f"sudo ln -sfn slots/{live} {ROOT}/live")

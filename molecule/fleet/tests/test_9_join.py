@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 
 import pytest
 import yaml
@@ -64,7 +65,7 @@ def test_without_a_name_there_is_nobody_to_take_from(extended):
 def test_a_host_joins(extended):
     before = processes()
     run = play("join", *extended, "-l", NEW, "--check")
-    assert f"{NEW}: like {HOSTS[0]}: 0.1.1-" in run.says() and not inside(NEW, f"ls {ROOT}/slots", check=False)
+    assert f"{NEW}: gets from {HOSTS[0]}: 0.1.1-" in run.says() and not inside(NEW, f"ls {ROOT}/slots", check=False)
     run = play("join", *extended, "-l", NEW, verbose="-vvv")
     assert SECRET not in run.text and processes() == before
     assert {(SITE.get().json()["color"], SITE.get().json()["version"])} == {found[:2] for found in serving()}
@@ -132,14 +133,63 @@ def test_an_environment_that_changed_meanwhile_is_taken_over(extended):
 
 def test_a_group_that_is_locked(extended):
     lock = json.dumps({"run": "x", "holder": "ann@laptop", "operation": "deploy", "since": "2026-01-01T00:00:00Z"})
-    with broken(HOSTS[1], f"echo '{lock}' >{ROOT}/lock", f"rm {ROOT}/lock"):
+    with broken(HOSTS[1], f"echo '{lock}' >{ROOT}/lock", f"rm -f {ROOT}/lock"):
         run = play("join", *extended, "-l", NEW, rc=2)
-    assert f"{HOSTS[1]} is locked by ann@laptop for deploy" in run.says()
+        assert f"{HOSTS[1]} is locked by ann@laptop for deploy" in run.says()
+        # It waits for that, if it is told to.
+        freed = threading.Timer(6, lambda: inside(HOSTS[1], f"mv {ROOT}/lock /tmp/lock"))
+        freed.start()
+        play("join", *extended, "-l", NEW, "bluegreen_lock_wait=60")
+        freed.join()
+        inside(HOSTS[1], f"mv /tmp/lock {ROOT}/lock")
+
+
+def wipe(*hosts):
+    """As hosts that were replaced: nothing of the app, except its account."""
+    for host in hosts:
+        inside(
+            host,
+            f"systemctl disable --now sample_app@blue sample_app@green; rm -rf {ROOT} /etc/ansible/facts.d/sample_app.fact",
+        )
+
+
+def test_two_hosts_at_once_and_a_rollback_to_what_has_lost_its_slot(extended):
+    """What was live before is in no slot any more; the hosts that join get it all the same."""
+    before = SITE.get().json()["version"]
+    after = {"0.1.0": "0.1.1", "0.1.1": "0.1.0"}[before]
+    goal = {"bluegreen_artifact": artifact(f"sample_app-{after}"), "bluegreen_force": True, "bluegreen_promote": True}
+    play("deploy", {**goal, **ENV}, *extended)
+    play(
+        "deploy",
+        {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_force": True, **ENV},
+        *extended,
+    )
+    wipe(HOSTS[2], NEW)
+    untouched = {host: mains for host, mains in processes().items() if host != HOSTS[2]}
+    play("join", *extended, "-l", f"{HOSTS[2]},{NEW}")
+    assert {host: mains for host, mains in processes().items() if host != HOSTS[2]} == untouched
+    assert slots(NEW) == slots(HOSTS[2]) == slots(HOSTS[0])
+    play("rollback", *extended)
+    assert {version for _color, version, _build in serving()} == {before} == {SITE.get().json()["version"]}
+    play("status", *extended, "strict=true").says("consistent: ")
+
+
+def test_a_host_that_cannot_run_what_the_group_runs(extended):
+    """The number of another machine in the header of the VM (elf(5), e_machine); the node that runs keeps the file that it has."""
+    program = inside(HOSTS[0], f"ls $(readlink -f {ROOT}/live/release)/erts-*/bin/beam.smp")
+    wipe(NEW)
+    other = f"cp -p {program} /tmp/beam && printf '\\267' | dd of=/tmp/beam bs=1 seek=18 conv=notrunc 2>/dev/null"
+    with broken(
+        HOSTS[0], f"{other} && mv {program} {program}.kept && cp -p /tmp/beam {program}", f"mv {program}.kept {program}"
+    ):
+        run = play("join", *extended, "-l", NEW, rc=2)
+    assert "taking over the releases: the release was built for aarch64, and this host is" in run.says()
+    play("join", *extended, "-l", NEW)
 
 
 def test_a_file_that_somebody_edited_is_not_handed_on(extended):
     """What another host holds is proven file by file."""
-    inside(NEW, f"systemctl stop sample_app@blue sample_app@green; rm -rf {ROOT} /etc/ansible/facts.d/sample_app.fact")
+    wipe(NEW)
     place = f"$(readlink -f {ROOT}/live/release)/releases/start_erl.data"
     inside(HOSTS[0], f"cp {place} /tmp/start_erl.data; printf ' ' >>{place}")
     try:
