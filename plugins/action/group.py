@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._cluster import Cluster
     from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Gate, Infos, Result
 
-_WHAT = ("check", "plan", "cookie", "meetings", "switch_times", "sum_up", "tell")
+_WHAT = ("check", "plan", "certificate", "cookie", "meetings", "switch_times", "sum_up", "tell")
 _OPTIONS = {
     "check": {"type": "list", "elements": "str"},
     "plan": {"type": "str", "choices": ["deploy", "switch", "canary", "rollback", "join"]},
     "color": {"type": "str"},
     "percent": {"type": "int", "default": 0},
     "force": {"type": "bool", "default": False},
+    "certificate": {"type": "bool", "default": False},
     "cookie": {"type": "bool", "default": False},
     "meetings": {"type": "bool", "default": False},
     "switch_times": {"type": "bool", "default": False},
@@ -62,6 +63,8 @@ class ActionModule(ActionBase):
             found = self._plan(self._args["plan"])
         elif self._args["switch_times"]:
             found = self._switch_times()
+        elif self._args["certificate"]:
+            found = {"source": self._certificate_source()}
         elif self._args["cookie"]:
             found = self._cookie()
         elif self._args["meetings"]:
@@ -189,6 +192,12 @@ class ActionModule(ActionBase):
                 if cluster:
                     found[host] = cluster
         return found
+
+    def _certificate_source(self) -> str:
+        """The host that the others get their certificate from. One that joins gets it from where it gets the releases."""
+        goals = self._gate().get("hosts") or {}
+        given = [goal["source"] for goal in goals.values() if isinstance(goal, dict) and goal.get("source")]
+        return given[0] if given else _plans.certificate_source(self._registered("adopted"))
 
     def _cookie(self) -> dict:
         return _plans.cookie_plan(self._infos())

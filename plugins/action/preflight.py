@@ -95,7 +95,13 @@ def check(settings: Mapping[str, Any]) -> list[str]:
         attempt(_validate.check_commit, settings["commit"])
     attempt(_validate.check_aliases, settings["aliases"], settings["domain"])
     attempt(_validate.check_trusted_proxies, settings["trusted_proxies"])
-    tls = attempt(_validate.check_tls, settings["tls"], settings["listen"])
+    tls = attempt(
+        _validate.check_tls, settings["tls"], settings["listen"], [settings.get("domain"), *settings["aliases"]]
+    )
+    if (tls or {}).get("acme_email") and settings["service_manager"] != "systemd":
+        wrong.append(
+            "bluegreen_tls.acme_email needs bluegreen_service_manager: systemd, whose timer renews the certificate"
+        )
     # What is wrong by itself is said already.
     listens = [one for one in (listen, str((tls or {}).get("listen", "443"))) if one]
     attempt(_validate.check_cluster, settings["cluster"], ports, listens)
@@ -175,6 +181,23 @@ def too_old(version: str) -> bool:
 def local_path(path: str) -> str:
     """A file on the controller, relative to the working directory and not to a playbook that may be installed anywhere."""
     return os.path.abspath(os.path.expanduser(path))
+
+
+def peer_address(host: str, variables: Mapping[str, Any]) -> str:
+    """Where a host answers the others of its group over http: address:port. Raises: AnsibleActionFail.
+
+    nginx would not start without an answer of the DNS, so a name becomes an address here.
+    """
+    cluster, tls = variables.get("bluegreen_cluster") or {}, variables.get("bluegreen_tls") or {}
+    name = str(tls.get("address") or cluster.get("address") or variables.get("ansible_host") or host)
+    try:
+        address = socket.gethostbyname(name)
+    except OSError:
+        raise AnsibleActionFail(
+            f"{host} has no address that the other hosts of its group could ask for the certificate: {name} cannot be resolved. "
+            "Name it: bluegreen_tls.address"
+        ) from None
+    return f"{address}:{str(variables.get('bluegreen_listen', '80')).rpartition(':')[2]}"
 
 
 def built_from(artifact: str, sha256: str) -> str:
@@ -296,6 +319,7 @@ class ActionModule(ActionBase):
         if settings["cluster"]:
             wrong += self._check_clusters(task_vars)
         self._check(settings, args, wrong, result, (name, task_vars.get("ansible_host", name)))
+        result["peers"] = self._peers(task_vars) if settings["tls"].get("acme_email") or not settings["web"] else {}
         hooks, page = settings["hooks"], settings.get("maintenance_page")
         result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
         result["maintenance_page"] = local_path(page) if page else ""
@@ -358,6 +382,18 @@ class ActionModule(ActionBase):
             return _validate.check_group_of_clusters({host: hostvars[host].get("bluegreen_cluster") for host in hosts})
         except AnsibleError as error:
             return [f"bluegreen_cluster of another host: {error}"]
+
+    def _peers(self, task_vars):
+        """Web host of the group to the address:port where it answers the others, in the order of the inventory; once for the group."""
+        hosts, hostvars = task_vars["ansible_play_hosts_all"], task_vars["hostvars"]
+        if task_vars["inventory_hostname"] != hosts[0]:
+            return {}
+        found = {}
+        for host in task_vars["groups"].get(self._templar.template(task_vars["bluegreen_hosts"])) or hosts:
+            theirs = hostvars[host]
+            if boolean(theirs.get("bluegreen_web", True)) and "acme_email" in (theirs.get("bluegreen_tls") or {}):
+                found[host] = peer_address(host, theirs)
+        return found
 
     def _check_artifact(self, settings, result):
         artifact, checksum = settings.get("artifact"), settings.get("artifact_checksum")

@@ -101,7 +101,7 @@ options:
     default: 0
   expected_files:
     description:
-      - The files of set-up, each with C(path) and the C(sha256) of its text.
+      - The files of set-up, each with C(path) and the C(sha256) of its text. Of one without either it does not matter what is in it.
       - The module returns those that are missing or differ as C(setup_needed).
     type: list
     elements: dict

@@ -8,16 +8,20 @@ A run on a host costs more than looking does, so V(deploy_lock) looks too, when 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pwd
+import re
+import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _app,
     _artifact,
+    _certificate,
     _cluster,
     _envfile,
     _files,
@@ -73,6 +77,9 @@ def setup_needed(app: App, params: Mapping[str, Any], nginx_version: str | None,
     """Paths of what set-up would write. Without O(expected_files) nobody asked."""
     expected, found = {}, []
     for file in params["expected_files"]:
+        if not file["sha256"] and not file["content"]:
+            found += [] if os.path.exists(file["path"]) else [file["path"]]
+            continue
         expected[file["path"]] = file["sha256"] or _files.sha256_hex(_nginx.fitted(app, file["content"], nginx_version))
     if app.site_stamp in expected:
         # It holds the hash of the site that nginx was last proven to have loaded.
@@ -148,6 +155,51 @@ def not_installed(app: App) -> list[str]:
         for name in words
         if wanted[name] != there[name]
     ]
+
+
+def certificate(app: App) -> dict[str, Any] | None:
+    """The certificate of the site that is installed: {"path", "key", "names", "issuer", "not_after", "days_left", "worry"}, or V(None)."""
+    site = _files.read_text(app.site_file) or ""
+    told = dict(re.findall(r"^\s*(ssl_certificate(?:_key)?)\s+([^;]+);", site, re.MULTILINE))
+    found = _certificate.read(told.get("ssl_certificate", "")) if told else None
+    if not found:
+        return None
+    now = time.time()
+    return {
+        **{
+            "path": told["ssl_certificate"],
+            "key": told.get("ssl_certificate_key", ""),
+            "names": found["names"],
+            "issuer": found["issuer"],
+        },
+        "not_after": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found["not_after"])),
+        "days_left": int((found["not_after"] - now) // 86400),
+        "worry": _certificate.worry(found, now),
+    }
+
+
+def certificate_notes(app: App, told: Mapping[str, Any] | None) -> list[str]:
+    """Sentences for what is wrong, or soon will be, with the certificate.
+
+    :param told: as V(certificate).
+    """
+    found = []
+    problem = (_files.read_text(f"{app.root}/tls/problem") or "").strip()
+    if problem:
+        found.append(f"no new certificate: {problem}. To try again: setup.yml; the timer does so twice a day")
+    if not told:
+        return found
+    if told["worry"]:
+        when = f"ends in {told['days_left']} days" if told["days_left"] >= 0 else "has expired"
+        found.append(f"the certificate {told['path']} {when} ({told['not_after']}). Renew it.")
+    if not _certificate.covers(told["names"], app.site()["domain"]):
+        found.append(
+            f"the certificate {told['path']} is for {', '.join(told['names']) or 'no name'}, not for {app.site()['domain']}"
+        )
+    with contextlib.suppress(OSError):
+        if os.stat(told["key"]).st_mode & 0o004:
+            found.append(f"everybody on this host can read the key {told['key']}. Close it: chmod o-r {told['key']}")
+    return found
 
 
 def site_ports(app: App) -> list[str]:
@@ -328,6 +380,7 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
     nginx_version = _nginx.Nginx(app).version()
     edit = site_edit(app, params, nginx_version)
     visitors_wrong, visitors_note = _http.check_visitors(app)
+    told_of_certificate = certificate(app) if app.web else None
     info: Info = {
         "web": app.web,
         "live": live,
@@ -347,6 +400,7 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         + name_conflicts(app),
         "notes": not_installed(app)
         + open_ports(app, seen)
+        + (certificate_notes(app, told_of_certificate) if app.web else [])
         + [note for note in (visitors_note, edit.note() if edit.is_kept else None) if note],
         "no_site": app.web and not app.has_site(),
         "rolled_back": facts["rolled_back"],
@@ -355,6 +409,7 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "migrations": told,
         "canary": app.canary_percent(other(live)) if app.web else 0,
         "maintenance": os.path.exists(app.maintenance),
+        "certificate": told_of_certificate,
         "setup_needed": setup_needed(app, params, nginx_version, edit),
         "lock": _files.read_json(app.lock),
         "nginx_version": nginx_version,

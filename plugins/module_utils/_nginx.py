@@ -24,7 +24,9 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._service import 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
-_CONDITION = re.compile(r"^(.*?)\s*# (?:nginx (<|>=) ([0-9.]+)|(with IPv6)|(unless set elsewhere))$")
+_CONDITION = re.compile(
+    r"^(.*?)\s*# (?:nginx (<|>=) ([0-9.]+)|(with IPv6)|(unless set elsewhere)|(with|without) a certificate)$"
+)
 # ssl.VERIFY_X509_PARTIAL_CHAIN, which Python has a name for since 3.10: trust the certificate itself, without its issuer.
 _PARTIAL_CHAIN = 0x80000
 # Of the edit that a refusal shows.
@@ -37,19 +39,26 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def for_host(
-    text: str, version: str | None, has_ipv6: bool = True, is_set: Callable[[str], bool] = lambda directive: False
+    text: str,
+    version: str | None,
+    has_ipv6: bool = True,
+    is_set: Callable[[str], bool] = lambda directive: False,
+    has_certificate: bool = True,
 ) -> str:
     """A site for this host: a line that ends in conditions, such as C(# nginx >= 1.25.1), stays only where they are so.
 
     :param is_set: whether another file of this nginx has a directive, which may be there once only.
+    :param has_certificate: whether the certificate that the site names is there.
     """
     lines = []
     for whole in text.splitlines(keepends=True):
         line: str | None = whole
         while line and (found := _CONDITION.match(line.rstrip("\n"))):
-            line, sign, wanted, ipv6, _once = found.groups()
+            line, sign, wanted, ipv6, _once, certificate = found.groups()
             if wanted:
                 stays = (_numbers(version or "0") >= _numbers(wanted)) == (sign == ">=")
+            elif certificate:
+                stays = has_certificate == (certificate == "with")
             else:
                 stays = has_ipv6 if ipv6 else not is_set(line.split()[0])
             line = line + "\n" if stays else None
@@ -160,7 +169,9 @@ def binary() -> str | None:
 
 def fitted(app: App, text: str, version: str | None) -> str:
     """The site as it is to be on this host: see V(for_host)."""
-    return for_host(text, version, has_ipv6(), lambda directive: _is_set_elsewhere(app, directive))
+    named = re.search(r"^\s*ssl_certificate ([^;\s]+);", text, re.MULTILINE)
+    there = bool(named) and os.path.exists(named.group(1) if named else "")
+    return for_host(text, version, has_ipv6(), lambda directive: _is_set_elsewhere(app, directive), there)
 
 
 def _is_set_elsewhere(app: App, directive: str) -> bool:

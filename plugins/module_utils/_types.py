@@ -221,6 +221,8 @@ class Info(TypedDict, total=False):
     migrate_color: str
     canary: int
     maintenance: bool
+    # Of the installed site, if it has one.
+    certificate: dict[str, Any] | None
     setup_needed: list[str]
     lock: Lock | None
     nginx_version: str | None

@@ -263,14 +263,34 @@ def check_trusted_proxies(value: Any) -> list[str]:
     return value
 
 
-def check_tls(value: Any, listen: str) -> dict[str, Any]:
-    """{"certificate", "key", "listen"}, or an empty mapping for none."""
-    if not isinstance(value, dict) or not set(value) <= {"certificate", "key", "listen"}:
-        raise Refused("bluegreen_tls must be a mapping of certificate, key and optionally listen (default 443)")
+_EMAIL = re.compile(r"\A[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+\Z")
+_OWN = {"certificate", "key"}
+_ACME = {"acme_email", "acme_directory", "acme_ca", "address"}
+
+
+def check_tls(value: Any, listen: str, names: Iterable[Any] = ()) -> dict[str, Any]:
+    """{"certificate", "key"} or {"acme_email", …}, each with "listen" and "hsts", or an empty mapping for none.
+
+    :param names: of the site, for which an authority would be asked.
+    """
+    if not isinstance(value, dict) or not set(value) <= _OWN | _ACME | {"listen", "hsts"}:
+        raise Refused(
+            "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443) and hsts"
+        )
     if not value:
         return value
-    for name in ("certificate", "key"):
-        check_path(value.get(name), f"bluegreen_tls.{name}")
+    if "acme_email" in value:
+        _check_acme(value, names)
+    else:
+        beside = sorted(_ACME & set(value))
+        if beside:
+            raise Refused(
+                f"bluegreen_tls.{beside[0]} is for certificates of an authority: set acme_email too, or remove it"
+            )
+        for name in sorted(_OWN):
+            check_path(value.get(name), f"bluegreen_tls.{name}")
+    if "hsts" in value and not re.match(r"\A[1-9][0-9]{0,3}[dwy]\Z", str(value["hsts"])):
+        raise Refused(f"bluegreen_tls.hsts must be a time such as 30d, 26w or 1y (got {_text(value['hsts'])!r})")
     try:
         check_listen(value.get("listen", "443"))
     except Refused as error:
@@ -278,6 +298,34 @@ def check_tls(value: Any, listen: str) -> dict[str, Any]:
     if str(value.get("listen", "443")) == str(listen):
         raise Refused(f"bluegreen_tls.listen must differ from bluegreen_listen (got {listen} for both)")
     return value
+
+
+def _check_acme(value: Mapping[str, Any], names: Iterable[Any]) -> None:
+    """Raises: Refused for what no authority, or none over http, gives a certificate for."""
+    if not _EMAIL.match(str(value["acme_email"])):
+        raise Refused(f"bluegreen_tls.acme_email must be an e-mail address (got {_text(value['acme_email'])!r})")
+    both = sorted(_OWN & set(value))
+    if both:
+        raise Refused(
+            f"bluegreen_tls has acme_email and {both[0]}. Remove acme_email to use a certificate of your own, or {both[0]} to get one."
+        )
+    directory = value.get("acme_directory", "https://x")
+    if not isinstance(directory, str) or not directory.startswith("https://"):
+        raise Refused(
+            f"bluegreen_tls.acme_directory must be a URL that begins with https:// (got {_text(directory)!r})"
+        )
+    if "acme_ca" in value:
+        check_path(value["acme_ca"], "bluegreen_tls.acme_ca")
+    for name in [str(name) for name in names if name]:
+        if name.startswith("*."):
+            raise Refused(
+                f"bluegreen_tls.acme_email: an authority gives {name} only to who controls its DNS. Get that certificate with a DNS plugin of "
+                "certbot, and set certificate and key: see docs/how-to/https.md"
+            )
+        if "." not in name or name.endswith((".local", ".localhost", ".internal")) or re.match(r"\A[0-9.]+\Z", name):
+            raise Refused(
+                f"bluegreen_tls.acme_email: no public authority gives a certificate for {name}. Set bluegreen_domain to a public name."
+            )
 
 
 # How many ports the node of a slot may choose from, so that one that is still taken does no harm.

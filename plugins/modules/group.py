@@ -46,6 +46,10 @@ options:
     description: For O(plan=deploy) and O(plan=rollback), the consent to what they refuse otherwise.
     type: bool
     default: false
+  certificate:
+    description: Work out which host gets the certificate for all.
+    type: bool
+    default: false
   cookie:
     description: Work out which host of a cluster has the cookie that the others lack.
     type: bool

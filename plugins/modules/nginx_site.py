@@ -94,7 +94,14 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _http, _nginx, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import (
+    _app,
+    _certificate,
+    _files,
+    _http,
+    _nginx,
+    _validate,
+)
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
@@ -203,6 +210,7 @@ class Site:
         self.master = self.nginx.master()
         # The site may have been written by a run that died before its reload; the stamp is written after the proof.
         self.digest = _files.sha256_hex(self.text)
+        self.serves_old = bool(self.master) and self.before == self.text and self._serves_old_certificate()
         self.loaded = edit.is_kept or _files.read_text(app.site_stamp) == self.digest
         self.written = _files.read_text(app.site_written)
         self.replaced = params["replaces"]
@@ -211,6 +219,18 @@ class Site:
                 raise Failure(f"there is no site {self.replaced} to replace")
             self.replaced = None
 
+    def _serves_old_certificate(self) -> bool:
+        """Whether the file of the certificate is another one than nginx has loaded."""
+        told = dict(re.findall(r"^\s*(ssl_certificate(?:_key)?)\s+([^;]+);", self.text, re.MULTILINE))
+        if not told or not self.app.tls_listen:
+            return False
+        config = {"root": self.app.root, "domain": self.app.domain, "listen": self.app.tls_listen}
+        certificate = _certificate.Certificate(
+            {**config, "certificate": told["ssl_certificate"], "key": told["ssl_certificate_key"]}
+        )
+        found = certificate.found()
+        return bool(found) and certificate.served() not in (None, (found or {})["fingerprint"])
+
     def plan(self) -> list[str]:
         """What has to be done, in words."""
         actions = [] if self.before == self.text else [f"write {self.path}"]
@@ -218,7 +238,7 @@ class Site:
             actions.append(f"move {self.replaced} aside")
         if not self.master:
             actions.append("start nginx")
-        elif actions or not self.loaded:
+        elif actions or not self.loaded or self.serves_old:
             actions.append("reload nginx")
         if not _app.has_token(self.app, self.token):
             actions.append("set the preview token")
@@ -229,7 +249,7 @@ class Site:
         make_folders(self.app)
         if not _app.has_token(self.app, self.token):
             put_token(self.app, self.token)
-        if self.before == self.text and self.loaded and self.master and not self.replaced:
+        if self.before == self.text and self.loaded and self.master and not self.replaced and not self.serves_old:
             return
         fine, said = self.nginx.test()
         if not fine and self.before is None:

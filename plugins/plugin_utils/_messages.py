@@ -261,10 +261,22 @@ def status_lines(infos: Infos) -> list[str]:
     told = [info for info in infos.values() if not why(info)]
     if told and not any(info["web"] for info in told):
         about.append("every host is a worker (bluegreen_web: false), so nobody serves visitors")
+    about += _certificate_lines(infos)
     notes += drift(infos) + cluster_remarks(infos)
     widths = [max(len(row[index]) for row in [head] + rows) for index in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head] + rows]
     return lines + about + (notes or ["consistent: facts, symlink, nginx and processes agree"])
+
+
+def _certificate_lines(infos: Infos) -> list[str]:
+    """How long the certificates last: a line for all hosts that have the same."""
+    hosts: dict[str, list[str]] = {}
+    for host, info in infos.items():
+        told = info.get("certificate")
+        if told and not told["worry"]:
+            words = f"certificate of {told['issuer'] or 'an unknown issuer'}, {told['days_left']} days left"
+            hosts.setdefault(words, []).append(host)
+    return [f"{', '.join(names)}: {words}" for words, names in hosts.items()]
 
 
 def _cluster_cell(info: Info, missing: Mapping[str, list[str]]) -> str:
@@ -352,9 +364,13 @@ def drift(infos: Infos) -> list[str]:
 
 
 def in_doubt(infos: Infos) -> bool:
-    """Whether a host cannot be trusted: it gave no answer, or its sources do not agree."""
+    """Whether a host cannot be trusted: it gave no answer, its sources do not agree, or its certificate is about to end."""
     return bool(drift(infos) or cluster_remarks(infos)) or any(
-        why(info) or info["disagreements"] or info["link"] is None for info in infos.values()
+        why(info)
+        or info["disagreements"]
+        or info["link"] is None
+        or (info.get("certificate") or {}).get("worry") == "now"
+        for info in infos.values()
     )
 
 
@@ -456,7 +472,7 @@ def history_lines(infos: Infos) -> list[str]:
     for at, host, entry in sorted(entries, key=lambda item: item[:2]):
         ends: list[dict] = [entry.get("from") or {}, entry.get("to") or {}]
         before, after = (f"{end.get('color') or '-'} {named(end)}" for end in ends)
-        change = f"live {before}" + (f" -> {after}" if before != after else "")
+        change = f"live {before}" + (f" -> {after}" if before != after else "") if any(ends) else ""
         text = f"{at}  {host}  {entry.get('operation')}  {entry.get('result')}  {entry.get('seconds')} s  {entry.get('who')}  {change}"
         text += f"  backup {entry['backup']}" if entry.get("backup") else ""
         lines.append(text + (f"  ({shortened(str(entry['why']))})" if entry.get("why") else ""))

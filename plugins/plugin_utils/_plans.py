@@ -302,6 +302,15 @@ def cookie_plan(infos: Infos) -> dict:
     return {"source": source, "targets": targets}
 
 
+def certificate_source(told: Mapping[str, Result]) -> str:
+    """The host whose certificate all hosts of a group get: the one that lasts longest, else one that has a key, else the first.
+
+    :param told: host to result of site_certificate.
+    """
+    good = {host: result for host, result in told.items() if result.get("ok")}
+    return max(good, key=lambda host: (good[host]["not_after"], good[host]["has_key"]), default="")
+
+
 def strangers(infos: Infos) -> list[str]:
     """Hosts that run nodes in a cluster and have another cookie than most of those: a new host that was deployed to by itself."""
     most = _most_common(infos)

@@ -69,7 +69,7 @@ def _node(info: Info, color: str, missing: Mapping[str, list[str]]) -> dict | No
 
 
 def _host(info: Info, missing: Mapping[str, list[str]]) -> dict:
-    live = info["slots"][info["live"]]
+    live, certificate = info["slots"][info["live"]], info.get("certificate")
     slots = {
         color: {
             **{name: info["slots"][color].get(name) for name in _SLOT},
@@ -94,6 +94,9 @@ def _host(info: Info, missing: Mapping[str, list[str]]) -> dict:
         "canary": info.get("canary") or 0,
         "maintenance": bool(info.get("maintenance")),
         "lock": info["lock"],
+        "certificate": {name: certificate[name] for name in ("issuer", "names", "not_after", "days_left")}
+        if certificate
+        else None,
     }
 
 

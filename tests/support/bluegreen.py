@@ -12,13 +12,19 @@ import json
 import os
 import re
 import select
+import socket
+import ssl
 import subprocess
 import tarfile
 import threading
 import time
+import warnings
 
 import requests
+import urllib3
 
+_TRUSTING = ssl.create_default_context()
+_TRUSTING.check_hostname, _TRUSTING.verify_mode = False, ssl.CERT_NONE
 ARTIFACTS = os.environ.get("BLUEGREEN_TEST_ARTIFACTS", "")
 
 
@@ -124,16 +130,34 @@ def wait_until(question, seconds=30):
 
 
 class Site:
-    """The site of one host, as its users see it."""
+    """The site of one host, as its users see it.
 
-    def __init__(self, port, domain):
-        self.port = port
-        self.base = f"http://127.0.0.1:{port}"
+    :param secure: over https; whose certificate it is does not matter, V(certificate) tells.
+    """
+
+    def __init__(self, port, domain, secure=False):
+        self.port, self.domain, self.secure = port, domain, secure
+        self.base = f"{'https' if secure else 'http'}://127.0.0.1:{port}"
         self.headers = {"Host": domain}
 
     def get(self, path="/", headers=None, **kwargs):
         headers = {**self.headers, **(headers or {})}
-        return requests.get(self.base + path, headers=headers, timeout=10, allow_redirects=False, **kwargs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
+            return requests.get(
+                self.base + path, headers=headers, timeout=10, allow_redirects=False, verify=False, **kwargs
+            )
+
+    def connection(self):
+        if not self.secure:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=_TRUSTING)
+
+    def certificate(self):
+        """PEM of what a visitor of the domain is shown."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as plain:
+            with _TRUSTING.wrap_socket(plain, server_hostname=self.domain) as encrypted:
+                return ssl.DER_cert_to_PEM_cert(encrypted.getpeercert(binary_form=True))
 
     def color(self):
         return self.get("/deployment_id").text
@@ -174,7 +198,7 @@ class Client(threading.Thread):
         """The kept connection, or a new one where it was closed: noticing that before a request is no retry."""
         if kept and self._kept and self._kept.sock and not select.select([self._kept.sock], [], [], 0)[0]:
             return self._kept
-        connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=10)
+        connection = self.site.connection()
         if kept:
             self._kept = connection
         return connection

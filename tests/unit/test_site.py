@@ -58,11 +58,14 @@ def render(root="/opt/my_app", version="1.22.1", **variables):
     """The site as setup.yml writes it on a host with that nginx. Variables without their prefix."""
     defaults = yaml.safe_load((TOP / "roles/preflight/defaults/main.yml").read_text())
     defaults.update(bluegreen_app="my_app", bluegreen_domain="example.com", bluegreen_root=str(root))
+    defaults["__bluegreen_peers"] = variables.pop("peers", [])
+    has_certificate = variables.pop("has_certificate", True)
     defaults.update({f"bluegreen_{name}": value for name, value in variables.items()})
     env = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     env.filters["comment"] = lambda text: f"# {text}"
     template = env.from_string((TOP / "roles/nginx/templates/site.conf.j2").read_text())
-    return _nginx.for_host(template.render(ansible_managed="Ansible managed", **defaults), version)
+    text = template.render(ansible_managed="Ansible managed", **defaults)
+    return _nginx.for_host(text, version, has_certificate=has_certificate)
 
 
 def parse(text, folder):
@@ -119,6 +122,31 @@ def test_the_site(tmp_path, listen, expected):
         headers = dict(args(places[place], "proxy_set_header"))
         assert headers["Upgrade"] == "$http_upgrade" and headers["Connection"] == "$my_app_connection"
         assert headers["X-Forwarded-Proto"] == "$scheme" and headers["Host"] == "$http_host"
+
+
+def test_by_acme_the_site_is_http_until_there_is_a_certificate(tmp_path):
+    acme = {"tls": {"acme_email": "ops@example.com"}, "peers": ["10.0.0.2:80", "10.0.0.3:80"]}
+    without = parse(render(**acme, has_certificate=False), tmp_path)
+    site, _proof = [one["block"] for one in find(without, "server")]
+    assert args(site, "listen") == [["80"], ["[::]:80"]] and not find(site, "ssl_certificate")
+    # As without TLS, but that the authority is answered, by whichever host knows.
+    peers = {one["args"][0]: args(one["block"], "server") for one in find(without, "upstream")}
+    assert peers["my_app-acme"] == [["10.0.0.2:80"], ["10.0.0.3:80"]]
+    challenge = {tuple(one["args"]): one["block"] for one in find(site, "location")}[
+        ("^~", "/.well-known/acme-challenge/")
+    ]
+    assert args(challenge, "root") == [["/opt/my_app/tls/webroot"]] and args(challenge, "try_files") == [
+        ["$uri", "@my_app_acme"]
+    ]
+    # With one, as with a certificate of one's own.
+    own = {"certificate": "/opt/my_app/tls/fullchain.pem", "key": "/opt/my_app/tls/key.pem"}
+    webroot = "/opt/my_app/tls/webroot"
+    alone = parse(render(tls=acme["tls"]), tmp_path)
+    ours = parse(render(tls=own, acme_webroot=webroot), tmp_path)
+    for by_acme, by_hand in zip(find(alone, "server")[:2], find(ours, "server")[:2]):
+        assert [(one["directive"], one["args"]) for one in by_acme["block"]] == [
+            (one["directive"], one["args"]) for one in by_hand["block"]
+        ]
 
 
 def test_with_tls_the_plain_port_only_redirects(tmp_path):

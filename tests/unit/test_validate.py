@@ -338,12 +338,12 @@ SAYS = [
     (
         _validate.check_tls,
         ("x", "80"),
-        "bluegreen_tls must be a mapping of certificate, key and optionally listen (default 443)",
+        "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443) and hsts",
     ),
     (
         _validate.check_tls,
         ({"cert": "/x"}, "80"),
-        "bluegreen_tls must be a mapping of certificate, key and optionally listen (default 443)",
+        "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443) and hsts",
     ),
     (
         _validate.check_tls,
@@ -364,6 +364,57 @@ SAYS = [
         _validate.check_tls,
         ({"certificate": "/c", "key": "/k"}, "443"),
         "bluegreen_tls.listen must differ from bluegreen_listen (got 443 for both)",
+    ),
+    (
+        _validate.check_tls,
+        ({"acme_email": "ops"}, "80"),
+        "bluegreen_tls.acme_email must be an e-mail address (got 'ops')",
+    ),
+    (
+        _validate.check_tls,
+        ({"acme_email": "ops@example.com", "key": "/k"}, "80"),
+        "bluegreen_tls has acme_email and key. Remove acme_email to use a certificate of your own, or key to get one.",
+    ),
+    (
+        _validate.check_tls,
+        ({"acme_email": "ops@example.com", "acme_directory": "http://x"}, "80"),
+        "bluegreen_tls.acme_directory must be a URL that begins with https:// (got 'http://x')",
+    ),
+    (
+        _validate.check_tls,
+        ({"acme_email": "ops@example.com", "acme_ca": "x"}, "80"),
+        "bluegreen_tls.acme_ca must be an absolute path of letters, digits and . _ / - without '..' (got 'x')",
+    ),
+    (
+        _validate.check_tls,
+        ({"certificate": "/c", "key": "/k", "acme_ca": "/x"}, "80"),
+        "bluegreen_tls.acme_ca is for certificates of an authority: set acme_email too, or remove it",
+    ),
+    (
+        _validate.check_tls,
+        ({"acme_email": "ops@example.com"}, "80", ["example.com", "*.example.com"]),
+        "bluegreen_tls.acme_email: an authority gives *.example.com only to who controls its DNS. Get that c"
+        "ertificate with a DNS plugin of certbot, and set certificate and key: see docs/how-to/https.md",
+    ),
+    (
+        _validate.check_tls,
+        ({"acme_email": "ops@example.com"}, "80", ["app.local"]),
+        "bluegreen_tls.acme_email: no public authority gives a certificate for app.local. Set bluegreen_domain to a public name.",
+    ),
+    (
+        _validate.check_tls,
+        ({"acme_email": "ops@example.com"}, "80", ["localhost"]),
+        "bluegreen_tls.acme_email: no public authority gives a certificate for localhost. Set bluegreen_domain to a public name.",
+    ),
+    (
+        _validate.check_tls,
+        ({"acme_email": "ops@example.com"}, "80", ["203.0.113.1"]),
+        "bluegreen_tls.acme_email: no public authority gives a certificate for 203.0.113.1. Set bluegreen_domain to a public name.",
+    ),
+    (
+        _validate.check_tls,
+        ({"certificate": "/c", "key": "/k", "hsts": "forever"}, "80"),
+        "bluegreen_tls.hsts must be a time such as 30d, 26w or 1y (got 'forever')",
     ),
     (
         _validate.check_body_size,

@@ -10,6 +10,7 @@ import shlex
 
 import pytest
 import requests
+from support.authority import CERTBOT
 from support.bluegreen import Client, Site, artifact, broken, squatting, variant
 
 BASIC = {"Authorization": "Basic " + base64.b64encode(b"me:secret").decode()}
@@ -86,20 +87,6 @@ def test_a_domain_that_another_site_has_taken_meanwhile(host, play, site, other_
         assert "was undone" not in run.text
         play("status", other_app, "strict=true", rc=2).says("visitors of other.test do not come")
     play("promote", other_app)
-
-
-CERTBOT = r"""
-set -e
-site=/etc/nginx/conf.d/other_app.conf
-lines='    listen 443 ssl; # managed by Certbot\n    ssl_certificate /etc/ssl/other.pem; # managed by Certbot\n'
-lines="$lines    ssl_certificate_key /etc/ssl/other.key; # managed by Certbot\n"
-openssl req -x509 -newkey rsa:2048 -nodes -keyout /etc/ssl/other.key -out /etc/ssl/other.pem -subj /CN=other.test -days 9 2>/dev/null
-# As certbot --nginx: https into the server that has the name, its plain port into a server of its own.
-sed -i -e "0,\|^  listen 80;|s||$lines|" -e '0,/^  listen \[::\]:80;/s///' $site
-printf '%s\n' 'server {' '    if ($host = other.test) { return 301 https://$host$request_uri; } # managed by Certbot' \
-  '    listen 80;' '    server_name other.test;' '    return 404; # managed by Certbot' '}' >>$site
-nginx -t && nginx -s reload && sleep 1
-"""
 
 
 def test_a_site_that_certbot_has_edited(host, play, site, secure_url, other_app, tmp_path):

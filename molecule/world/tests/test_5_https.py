@@ -1,0 +1,199 @@
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""https by itself on one host, with pebble as the authority. Groups are in fleet/test_9_https.py."""
+
+from __future__ import annotations
+
+import shlex
+import time
+
+import pytest
+from support.authority import CA, CERTBOT, Authority
+from support.bluegreen import Client, Site, artifact, variant, wait_until
+
+ROOT = "/opt/other_app"
+FIRST = artifact("other_app-0.1.0")
+
+
+@pytest.fixture(scope="module")
+def authority(host):
+    def run(command):
+        return host.check_output(f"sudo sh -c {shlex.quote(command)}")
+
+    authority = Authority(run)
+    authority.start()
+    yield authority
+    authority.stop()
+
+
+@pytest.fixture
+def secure():
+    return Site(18343, "other.test", secure=True)
+
+
+@pytest.fixture
+def app(other_app, authority):
+    other_app["bluegreen_tls"] = {
+        **{"acme_email": "ops@other.test", "acme_directory": authority.directory, "acme_ca": CA},
+    }
+    return other_app
+
+
+def is_from(host, secure, authority):
+    """Whether a visitor who trusts the authority trusts the site."""
+    host.check_output(f"echo {shlex.quote(authority.root())} >/tmp/root.pem")
+    ask = "curl -s --cacert /tmp/root.pem --connect-to ::127.0.0.1:443 https://other.test/deployment_id"
+    return host.run(ask).stdout in ("blue", "green")
+
+
+def test_the_first_deploy_ends_with_https(host, play, site, secure, app, authority, tmp_path):
+    app["bluegreen_aliases"] = ["www.other.test"]
+    app["bluegreen_tls"]["hsts"] = "30d"
+    play("deploy", app, {"bluegreen_artifact": FIRST})
+    assert secure.get("/").json()["color"] == "blue" and is_from(host, secure, authority)
+    assert secure.get("/").headers["Strict-Transport-Security"] == "max-age=2592000"
+    answer = site.get("/path?q=1")
+    assert (answer.status_code, answer.headers["Location"]) == (301, "https://other.test/path?q=1")
+    names = "openssl x509 -noout -ext subjectAltName -in"
+    host.check_output(f"sudo {names} {ROOT}/tls/fullchain.pem | grep -q DNS:www.other.test")
+    assert host.check_output(f"sudo stat -c '%a %U' {ROOT}/tls/key.pem") == "600 root"
+    assert play("setup", app).changed() == 0
+    play("status", app, "history=5").says(
+        "certificate of Pebble Intermediate CA", "89 days left", "certificate ok", "valid until"
+    )
+    # A switch and the way back.
+    play("deploy", app, {"bluegreen_artifact": variant(FIRST, str(tmp_path / "second.tar.gz"))})
+    with Client(secure) as client:
+        play("promote", app, "color=green")
+        assert secure.color() == "green"
+        play("rollback", app)
+    assert client.failed == [] and secure.color() == "blue"
+    # What the timer does: nothing, until two thirds of the time are over.
+    assert (
+        host.check_output("systemctl is-enabled other_app-certificate.timer other_app-certificate.path").split()
+        == ["enabled"] * 2
+    )
+    before = secure.certificate()
+    host.check_output("sudo systemctl start other_app-certificate")
+    assert secure.certificate() == before
+    # The real authority after the one for trials: here the same by another name.
+    app["bluegreen_tls"]["acme_directory"] = authority.directory.replace("127.0.0.1", "localhost")
+    play("setup", app)
+    assert secure.certificate() != before and play("setup", app).changed() == 0
+    before = secure.certificate()
+    # One more name is one more certificate.
+    app["bluegreen_aliases"] = ["www.other.test", "old.other.test"]
+    play("setup", app)
+    host.check_output(f"sudo {names} {ROOT}/tls/fullchain.pem | grep -q DNS:old.other.test")
+    assert secure.certificate() != before and play("setup", app).changed() == 0
+
+
+def test_renewals(host, play, site, secure, app, authority):
+    """Certificates that last 20 seconds: the timer's unit renews, and nginx serves the new one."""
+    authority.start(seconds=20)
+    play("deploy", app, {"bluegreen_artifact": FIRST})
+    before = secure.certificate()
+    time.sleep(14)
+    # New connections alone: a reload of nginx before 1.27.4 ends kept ones, which docs/how-to/https.md says.
+    with Client(secure, kept=False) as client:
+        host.check_output("sudo systemctl start other_app-certificate")
+        wait_until(lambda: secure.certificate() != before)
+        time.sleep(1)
+    assert client.failed == [] and is_from(host, secure, authority)
+    authority.start()
+    play("status", app, "history=3").says("certificate ok", "issued by Pebble")
+
+
+@pytest.mark.parametrize(
+    ("harm", "leads_to", "words"),
+    [
+        ("systemctl stop pebble", "127.0.0.1", "Connection refused"),
+        ("true", "''", "other.test: connection: "),
+    ],
+    ids=["away", "cannot find us"],
+)
+def test_an_authority_that_gives_none(host, play, site, secure, app, authority, harm, leads_to, words):
+    """The release is live over http all the same, the words of the authority are said, and the next run gets it."""
+    authority.start(leads_to)
+    host.check_output(f"sudo {harm}")
+    run = play("deploy", app, {"bluegreen_artifact": FIRST})
+    run.says("no new certificate: ", words)
+    assert site.get("/").json()["color"] == "blue"
+    play("status", app, "history=1").says("no new certificate: ")
+    authority.start()
+    play("setup", app)
+    said = play("status", app).text
+    assert is_from(host, secure, authority) and "no new certificate" not in said, said
+
+
+MOVES = {
+    "certbot by hand": """
+openssl req -x509 -newkey rsa:2048 -nodes -keyout /etc/ssl/other.key -out /etc/ssl/other.pem -subj /CN=other.test -days 90 \
+  -addext subjectAltName=DNS:other.test 2>/dev/null""",
+    "certbot --nginx": CERTBOT,
+}
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_the_move_from_a_certificate_of_ones_own(host, play, site, secure, app, authority, how):
+    """It is taken over, so the site never goes back to http, and the authority is asked when it is time."""
+    ours = app.pop("bluegreen_tls")
+    if how == "certbot by hand":
+        app["bluegreen_tls"] = {"certificate": "/etc/ssl/other.pem", "key": "/etc/ssl/other.key"}
+        host.check_output(f"sudo bash -c {shlex.quote(MOVES[how])}")
+    play("deploy", app, {"bluegreen_artifact": FIRST})
+    if how == "certbot --nginx":
+        host.check_output(f"sudo bash -c {shlex.quote(MOVES[how])} 2>&1")
+    before = secure.certificate()
+    with Client(secure, kept=False) as client:
+        app["bluegreen_tls"] = ours
+        play("setup", app)
+        time.sleep(1)
+    assert client.failed == [] and site.get("/").status_code == 301
+    # The one of the test lasts 90 days, that of `certbot --nginx` 9, of which hardly any are over.
+    assert secure.certificate() == before and play("setup", app).changed() == 0
+    with Client(secure, kept=False) as client:
+        host.check_output(f"sudo python3 {ROOT}/bin/certificate.py {ROOT}/tls/config.json --force")
+        time.sleep(1)
+    assert client.failed == [] and is_from(host, secure, authority)
+
+
+def test_a_renewed_certificate_of_ones_own(host, play, secure, app):
+    """Whoever renews the file, nginx serves it, and nobody has to tell it."""
+
+    def make(name, days, mode=600):
+        """One that has lived 80 days, and has some left."""
+        host.check_output(
+            "sudo faketime -f '-80d' openssl req -x509 -newkey rsa:2048 -nodes -keyout /etc/ssl/new.key -out /etc/ssl/new.pem "
+            f"-subj /CN=other.test -addext subjectAltName=DNS:{name} -days {80 + days} 2>/dev/null; sudo mv /etc/ssl/new.key "
+            f"/etc/ssl/other.key; sudo mv /etc/ssl/new.pem /etc/ssl/other.pem; sudo chmod {mode} /etc/ssl/other.key"
+        )
+
+    make("other.test", 60)
+    app["bluegreen_tls"] = {"certificate": "/etc/ssl/other.pem", "key": "/etc/ssl/other.key"}
+    play("deploy", app, {"bluegreen_artifact": FIRST})
+    before = secure.certificate()
+    make("else.test", 10, 644)
+    wait_until(lambda: secure.certificate() != before)
+    run = play("status", app, "strict=true")
+    run.says(
+        "/etc/ssl/other.pem ends in 9 days", "is for else.test, not for other.test", "chmod o-r /etc/ssl/other.key"
+    )
+    make("other.test", 5)
+    assert "not for other.test" not in play("status", app, "strict=true", rc=2).says(
+        "/etc/ssl/other.pem ends in 4 days"
+    )
+
+
+def test_an_authority_that_refuses_some_nonces(host, play, secure, app, authority):
+    authority.start(PEBBLE_WFE_NONCEREJECT=15)
+    play("deploy", app, {"bluegreen_artifact": FIRST})
+    assert is_from(host, secure, authority)
+    authority.start()
+
+
+def test_an_authority_that_nobody_trusts(host, play, site, app, authority):
+    del app["bluegreen_tls"]["acme_ca"]
+    play("deploy", app, {"bluegreen_artifact": FIRST}).says("no new certificate: ", "certificate verify failed")
+    assert site.get("/").json()["color"] == "blue"
