@@ -10,7 +10,7 @@ MOLECULE = env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/$(1)/molecule.yml' B
   BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/molecule $(or $(DO),test) -s $(1)
 REPOSITORY := https://github.com/beamops/bluegreen
 
-.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-traffic test-walk test-vagrant bench mutants lint sanity units galaxy docs reference release ready molecule matrix collection clean
+.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-long test-traffic test-walk test-vagrant bench mutants lint sanity units galaxy docs reference release ready molecule matrix collection clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -104,6 +104,10 @@ test-faults: export BLUEGREEN_CLUSTER_SWITCHES = 20
 test-faults: export PYTEST_ADDOPTS = -m faults
 test-faults: ## Kills, cuts and floods, all of them (make test takes a sample); about half an hour
 	@$(MAKE) --no-print-directory molecule SCENARIO=fleet
+
+test-long: export PYTEST_ADDOPTS = -m long
+test-long: ready ## One more way to the same promises, and rare faults; make test leaves them out; a quarter of an hour
+	@for name in default fleet world; do $(MAKE) --no-print-directory molecule READY=1 SCENARIO=$$name || exit 1; done
 
 test-traffic: export BLUEGREEN_TRAFFIC = full
 test-traffic: export PYTEST_ADDOPTS = -s -m traffic

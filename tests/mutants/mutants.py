@@ -184,7 +184,7 @@ class Scenario:
 
     def test(self, tests):
         """Run tests until the first that fails: (passed or not, the end of what was printed)."""
-        words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", ""]
         words += [test.partition("/")[2] for test in tests]
         with open(self.folder / "test.log", "w+", encoding="utf-8") as log:
             process = subprocess.Popen(

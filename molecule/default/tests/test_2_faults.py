@@ -202,10 +202,12 @@ def failing(play, timeout, **env):
     [
         ({"SAMPLE_UNHEALTHY": "1"}, "was not healthy within 10 s: GET /health on port 5000: 503"),
         ({"SAMPLE_EXIT_AT_BOOT": "1"}, "cannot reach the database at <DATABASE_URL>"),
-        ({"SAMPLE_FAIL_CONFIG": "1"}, "environment variable DATABASE_URL is missing"),
+        pytest.param(
+            {"SAMPLE_FAIL_CONFIG": "1"}, "environment variable DATABASE_URL is missing", marks=pytest.mark.long
+        ),
         ({"SAMPLE_REDIRECT": "1"}, "redirects /health to https: 301 to https://example.com/health"),
-        ({"PHX_SERVER": "false"}, "was not healthy within 10 s"),
-        ({"SAMPLE_BOOT_MS": "30000"}, "was not healthy within 10 s"),
+        pytest.param({"PHX_SERVER": "false"}, "was not healthy within 10 s", marks=pytest.mark.long),
+        pytest.param({"SAMPLE_BOOT_MS": "30000"}, "was not healthy within 10 s", marks=pytest.mark.long),
     ],
 )
 def test_a_failed_deploy_gives_the_slot_back(host, site, play, env, said):

@@ -273,7 +273,7 @@ def test_a_migration_that_waits_for_a_lock_of_the_live_slot(host, play, site):
     ("url", "word"),
     [
         (DATABASE.replace(PASSWORD, "wr0ng-pa55word"), "password authentication failed for user"),
-        (DATABASE.replace("5432", "5499"), "econnrefused"),
+        pytest.param(DATABASE.replace("5432", "5499"), "econnrefused", marks=pytest.mark.long),
     ],
 )
 def test_a_database_that_does_not_let_us_in(host, play, site, url, word):

@@ -225,7 +225,7 @@ def test_one_host_whose_directory_becomes_read_only_before_the_switch():
     assert [text.splitlines()[:2] for text in held().values()] == [text.splitlines()[:2] for text in slots.values()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
 def test_a_controller_that_was_ended_leaves_no_lock_that_matters(number):
     before = serving()
     goal = {"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_env": {"RUN": str(int(number))}}
@@ -243,7 +243,7 @@ def test_a_controller_that_was_ended_leaves_no_lock_that_matters(number):
     play("status", "strict=true")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
 def test_the_locks_of_a_controller_that_was_ended_are_freed(number):
     """Without anybody running anything again, for another machine must not have to wait."""
     with start_of("deploy_lock", "bluegreen-fleet3") as it_starts:
@@ -336,7 +336,9 @@ def test_hosts_on_different_live_colors_are_shown_and_made_one():
     play("status", "strict=true")
 
 
-@pytest.mark.parametrize("text", ["not json", '{"live": "purple"}', ""])
+@pytest.mark.parametrize(
+    "text", ["not json", *(pytest.param(text, marks=pytest.mark.long) for text in ('{"live": "purple"}', ""))]
+)
 def test_facts_that_somebody_damaged(text):
     path = "/etc/ansible/facts.d/sample_app.fact"
     inside("bluegreen-fleet2", f"printf %s '{text}' >{path}")

@@ -76,6 +76,7 @@ def test_nginx_is_killed_and_started(fault):
         assert serving() != before
 
 
+@pytest.mark.long
 def test_a_disk_is_full(fault, tmp_path):
     make_one()
     # Of which five megabytes are on no host.
@@ -101,7 +102,8 @@ def idle_color():
     return {"blue": "green", "green": "blue"}[SITES[BROKEN].color()]
 
 
-@pytest.mark.parametrize("hours", [-1, 1] if EVERY == 1 else [-1])
+@pytest.mark.long
+@pytest.mark.parametrize("hours", [-1, 1])
 def test_a_clock_is_an_hour_wrong(hours, fault, tmp_path):
     make_one()
     wrapper = "/usr/local/bin/python-with-a-wrong-clock"

@@ -131,9 +131,9 @@ def test_a_host_that_is_slow_switches_at_the_same_instant(colors):
     "task",
     [
         "Install the release",
-        "Put the release into the slot and wait until it is healthy",
-        "Request the smoke paths from the slot through nginx",
-        "Switch the traffic and prove it",
+        pytest.param("Put the release into the slot and wait until it is healthy", marks=pytest.mark.long),
+        pytest.param("Request the smoke paths from the slot through nginx", marks=pytest.mark.long),
+        pytest.param("Switch the traffic and prove it", marks=pytest.mark.long),
     ],
 )
 def test_a_host_that_is_lost_and_consent_to_go_on_without_it(reachable, task):

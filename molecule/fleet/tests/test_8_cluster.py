@@ -254,6 +254,7 @@ def test_generations_apart_do_not_meet_and_rpc_works_on_both(play, tmp_path):
     assert play("deploy", *again).changed() == 0
 
 
+@pytest.mark.long
 def test_two_apps_on_the_same_hosts_are_two_clusters(play, tmp_path):
     ports = {"blue": 9300, "green": 9400}
     theirs = inventory(tmp_path / "theirs.yml", {host: {"address": address(host), "ports": ports} for host in HOSTS})

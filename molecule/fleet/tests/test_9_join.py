@@ -174,6 +174,7 @@ def test_two_hosts_at_once_and_a_rollback_to_what_has_lost_its_slot(extended):
     play("status", *extended, "strict=true").says("consistent: ")
 
 
+@pytest.mark.long
 def test_a_host_that_cannot_run_what_the_group_runs(extended):
     """The number of another machine in the header of the VM (elf(5), e_machine); the node that runs keeps the file that it has."""
     program = inside(HOSTS[0], f"ls $(readlink -f {ROOT}/live/release)/erts-*/bin/beam.smp")
@@ -187,6 +188,7 @@ def test_a_host_that_cannot_run_what_the_group_runs(extended):
     play("join", *extended, "-l", NEW)
 
 
+@pytest.mark.long
 def test_a_file_that_somebody_edited_is_not_handed_on(extended):
     """What another host holds is proven file by file."""
     wipe(NEW)

@@ -133,7 +133,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", ["not healthy", pytest.param("does not boot", marks=pytest.mark.long)])
 def test_a_worker_that_fails_keeps_the_whole_group(play, name):
     everywhere, there, said = FAULTS[name]
     before, slots = live(), held()
@@ -178,6 +178,7 @@ def test_a_worker_whose_node_does_not_answer_keeps_the_group_from_switching(play
     assert f"{WORKER}: " in run.says() and "is not healthy" in run.says() and live() == before
 
 
+@pytest.mark.long
 def test_a_worker_that_is_lost_during_the_switch(mixed, play):
     before = live()
     with start_of("slot_switch", WORKER) as it_starts:

@@ -135,7 +135,7 @@ openssl req -x509 -newkey rsa:2048 -nodes -keyout /etc/ssl/other.key -out /etc/s
 }
 
 
-@pytest.mark.parametrize("how", MOVES)
+@pytest.mark.parametrize("how", [pytest.param("certbot by hand", marks=pytest.mark.long), "certbot --nginx"])
 def test_the_move_from_a_certificate_of_ones_own(host, play, site, secure, app, authority, how):
     """It is taken over, so the site never goes back to http, and the authority is asked when it is time."""
     ours = app.pop("bluegreen_tls")
@@ -186,6 +186,7 @@ def test_a_renewed_certificate_of_ones_own(host, play, secure, app):
     )
 
 
+@pytest.mark.long
 def test_an_authority_that_refuses_some_nonces(host, play, secure, app, authority):
     authority.start(PEBBLE_WFE_NONCEREJECT=15)
     play("deploy", app, {"bluegreen_artifact": FIRST})
@@ -193,6 +194,7 @@ def test_an_authority_that_refuses_some_nonces(host, play, secure, app, authorit
     authority.start()
 
 
+@pytest.mark.long
 def test_an_authority_that_nobody_trusts(host, play, site, app, authority):
     del app["bluegreen_tls"]["acme_ca"]
     play("deploy", app, {"bluegreen_artifact": FIRST}).says("no new certificate: ", "certificate verify failed")
