@@ -18,6 +18,7 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils import (
     _clock,
     _gate,
     _messages,
+    _notify,
     _plans,
     _status_report,
 )
@@ -39,9 +40,13 @@ _OPTIONS = {
     "switch_times": {"type": "bool", "default": False},
     "sum_up": {"type": "bool", "default": False},
     "tell": {"type": "str", "choices": ["migration", "pending", "status", "env", "logs", "ending"]},
-    "format": {"type": "str", "choices": ["json", "html"]},
+    "format": {"type": "str", "choices": ["json", "html", "prometheus"]},
 }
-_WRITERS = {"json": _status_report.as_json, "html": _status_report.as_html}
+_WRITERS = {
+    "json": _status_report.as_json,
+    "html": _status_report.as_html,
+    "prometheus": _status_report.as_prometheus,
+}
 
 
 class ActionModule(ActionBase):
@@ -267,7 +272,22 @@ class ActionModule(ActionBase):
             next(iter(migrated), []),
         )
         self._say(ending["lines"])
+        self._notify(infos, ending["failed"])
         return {"failed": bool(ending["failed"]), "msg": ending["failed"]}
+
+    def _notify(self, infos: Infos, failed: str) -> None:
+        """Tell those who want to know what this run has done."""
+        hooks = self._var("bluegreen_notify")
+        if not hooks or self._task.check_mode:
+            return
+        operation, (gate, after_switch, _finished) = self._var("__bluegreen_operation"), self._ends()
+        what = _notify.event(operation, failed, self._of_this_run("deployed"), self._of_this_run("switched"))
+        if not what:
+            return
+        reason = _messages.reason(operation, gate, after_switch) or failed
+        who = self._var("__bluegreen_run")["holder"]
+        body = _notify.message(what, self._var("bluegreen_app"), who, infos, operation, reason)
+        self._say(_notify.send(hooks, what, body))
 
     def _report(self, infos: Infos) -> str:
         """The status as a file; empty if none is wanted."""

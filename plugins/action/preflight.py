@@ -114,6 +114,7 @@ def check(settings: Mapping[str, Any]) -> list[str]:
     if settings.get("preview_token"):
         attempt(_validate.check_token, settings["preview_token"])
     attempt(_validate.check_smoke, settings["smoke"])
+    attempt(_validate.check_notify, settings["notify"])
     attempt(_validate.check_whole, settings["drain_timeout"], "bluegreen_drain_timeout", 0, 86400)
     page = settings.get("maintenance_page")
     if page and not os.path.isfile(local_path(page)):

@@ -462,7 +462,39 @@ def check_smoke(value: Any) -> list[dict[str, Any]]:
     return found
 
 
-HOOKS = tuple(f"{when}_{what}" for what in ("install", "start", "promote") for when in ("before", "after"))
+HOOKS = (
+    *(f"{when}_{what}" for what in ("install", "start", "promote") for when in ("before", "after")),
+    "on_failure",
+)
+EVENTS = ("deployed", "promoted", "rolled_back", "failed")
+
+
+def check_notify(value: Any) -> list[dict[str, Any]]:
+    """[{"url", "on": events}]. The URL is a secret, so no message shows it."""
+    if not isinstance(value, list) or not all(isinstance(one, dict) and set(one) <= {"url", "on"} for one in value):
+        raise Refused(f"bluegreen_notify must be a list of mappings with url and optionally on ({', '.join(EVENTS)})")
+    for number, one in enumerate(value, 1):
+        url, events, name = one.get("url"), one.get("on", []), f"bluegreen_notify[{number}]"
+        if not isinstance(url, str) or not re.match(r"\Ahttps?://[^\s/]+", url):
+            raise Refused(f"{name}.url must be a URL that begins with https:// (its value is not shown)")
+        host = re.sub(r":[0-9]+\Z", "", url.split("/")[2].rpartition("@")[2])
+        if url.startswith("http://") and not _is_private(host):
+            raise Refused(
+                f"{name}.url sends its secret unencrypted to {host}. Use https://, which http:// may replace only for this machine or "
+                "an address of a private network."
+            )
+        if not isinstance(events, list):
+            raise Refused(f"{name}.on must be a list of {', '.join(EVENTS)} (got {_text(events)!r})")
+        for event in events:
+            check_choice(event, f"each of {name}.on", EVENTS)
+    return value
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False
 
 
 def check_hooks(value: Any) -> dict[str, list[str]]:

@@ -73,7 +73,7 @@ options:
   format:
     description: For O(tell=status), also return it as a file of this kind.
     type: str
-    choices: [json, html]
+    choices: [json, html, prometheus]
 """
 
 EXAMPLES = r"""

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import calendar
 import html
 import json
+import time
 from typing import TYPE_CHECKING
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named
@@ -102,6 +104,66 @@ def _host(info: Info, missing: Mapping[str, list[str]]) -> dict:
 
 def as_json(found: dict) -> str:
     return json.dumps(found, indent=2) + "\n"
+
+
+# What each metric says, for who reads them in Prometheus.
+_METRICS = {
+    "bluegreen_up": "Whether the host answered",
+    "bluegreen_consistent": "Whether facts, symlink, nginx and processes of the host agree",
+    "bluegreen_live": "Whether the slot is live",
+    "bluegreen_slot_healthy": "Whether the slot is healthy; none for an empty one",
+    "bluegreen_slot_restarts": "How often the slot ended by itself in the last hour",
+    "bluegreen_slot_promoted_seconds": "When the slot was made live, in seconds since 1970",
+    "bluegreen_slot_pending_migrations": "Migrations of the release in the slot that have not run",
+    "bluegreen_release_info": "The release in the slot",
+    "bluegreen_canary_percent": "Share of the visitors that gets the idle slot",
+    "bluegreen_maintenance": "Whether the site is closed",
+    "bluegreen_locked": "Whether a run holds the lock of the host",
+    "bluegreen_certificate_not_after_seconds": "When the certificate of the site ends, in seconds since 1970",
+}
+
+
+def as_prometheus(found: dict) -> str:
+    """Metrics for the textfile collector of node_exporter (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
+    samples: dict[str, list[str]] = {name: [] for name in _METRICS}
+
+    def add(name: str, value: int, **labels: str) -> None:
+        pairs = ",".join(f"{label}={json.dumps(text, ensure_ascii=False)}" for label, text in labels.items())
+        samples[name].append(f"{name}{{{pairs}}} {int(value)}")
+
+    for host, told in found["hosts"].items():
+        of_host = {"app": found["app"], "host": host}
+        add("bluegreen_up", told["ok"], **of_host)
+        if not told["ok"]:
+            continue
+        add("bluegreen_consistent", told["agree"], **of_host)
+        for color, slot in told["slots"].items():
+            of_slot = {**of_host, "color": color}
+            add("bluegreen_live", color == told["live"], **of_slot)
+            if not slot["release"]:
+                continue
+            add("bluegreen_release_info", 1, **of_slot, release=slot["release"], commit=slot["commit"] or "")
+            add("bluegreen_slot_healthy", bool(slot["healthy"]), **of_slot)
+            add("bluegreen_slot_restarts", slot["restarts"], **of_slot)
+            add("bluegreen_slot_pending_migrations", len(slot["pending_migrations"]), **of_slot)
+            if slot["promoted_at"]:
+                add("bluegreen_slot_promoted_seconds", _seconds(slot["promoted_at"]), **of_slot)
+        add("bluegreen_canary_percent", told["canary"], **of_host)
+        add("bluegreen_maintenance", told["maintenance"], **of_host)
+        add("bluegreen_locked", bool(told["lock"]), **of_host)
+        if told["certificate"]:
+            add("bluegreen_certificate_not_after_seconds", _seconds(told["certificate"]["not_after"]), **of_host)
+    lines = ["# HELP bluegreen_in_doubt Whether the group is in doubt, as status.yml -e strict=true judges"]
+    lines += ["# TYPE bluegreen_in_doubt gauge", f'bluegreen_in_doubt{{app="{found["app"]}"}} {int(found["in_doubt"])}']
+    for name, text in _METRICS.items():
+        if samples[name]:
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", *samples[name]]
+    return "\n".join(lines) + "\n"
+
+
+def _seconds(at: str) -> int:
+    """Seconds since 1970 of a time such as V(2026-01-02T03:04:05Z)."""
+    return calendar.timegm(time.strptime(at, "%Y-%m-%dT%H:%M:%SZ"))
 
 
 # --- a page ------------------------------------------------------------------------------------------------------------

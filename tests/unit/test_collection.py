@@ -156,5 +156,12 @@ def test_every_variable_that_a_document_sets_exists():
         *(TOP / "roles/init/templates/group_vars").rglob("*.j2"),
     ]:
         named = set(re.findall(r"\bbluegreen_[a-z_]+", path.read_text()))
-        named -= {"bluegreen_preview", "bluegreen_operation", "bluegreen_release", "bluegreen_slot", "bluegreen_hook"}
+        named -= {
+            "bluegreen_preview",
+            "bluegreen_operation",
+            "bluegreen_release",
+            "bluegreen_slot",
+            "bluegreen_hook",
+            "bluegreen_reason",
+        }
         assert {name for name in named if name not in known and f"{name}s" not in known} == set(), path

@@ -60,3 +60,30 @@ def test_a_slot_that_was_rolled_back_from_or_is_down_says_so():
     words = " ".join(Page(_status_report.as_html(_status_report.report({"a": down}, "my_app", AT))).words)
     assert "rolled back from" in words and "stopped" in words
     assert _status_report.report({"a": down}, "my_app", AT)["hosts"]["a"]["slots"]["green"]["rolled_back"]
+
+
+def test_prometheus_gets_metrics_of_every_host():
+    told = info(
+        certificate={"issuer": "x", "names": [], "not_after": "2026-01-02T00:00:00Z", "days_left": 1, "worry": ""}
+    )
+    told["slots"]["blue"].update(restarts=2, promoted_at="2026-01-01T00:00:10Z", commit="abc")
+    told["slots"]["green"].update(restarts=0, pending_migrations=["20260101_x"], healthy=False)
+    infos = {"a": told, 'b"': {"unreachable": True, "msg": "no route"}}
+    lines = _status_report.as_prometheus(_status_report.report(infos, "my_app", AT)).splitlines()
+    for line in (
+        'bluegreen_in_doubt{app="my_app"} 1',
+        'bluegreen_up{app="my_app",host="a"} 1',
+        'bluegreen_up{app="my_app",host="b\\""} 0',
+        'bluegreen_live{app="my_app",host="a",color="blue"} 1',
+        'bluegreen_live{app="my_app",host="a",color="green"} 0',
+        'bluegreen_slot_healthy{app="my_app",host="a",color="green"} 0',
+        'bluegreen_slot_restarts{app="my_app",host="a",color="blue"} 2',
+        'bluegreen_slot_promoted_seconds{app="my_app",host="a",color="blue"} 1767225610',
+        'bluegreen_slot_pending_migrations{app="my_app",host="a",color="green"} 1',
+        f'bluegreen_release_info{{app="my_app",host="a",color="blue",release="{A}",commit="abc"}} 1',
+        'bluegreen_certificate_not_after_seconds{app="my_app",host="a"} 1767312000',
+    ):
+        assert line in lines
+    # Each metric with its words and its kind first, and once.
+    helps = [line.split()[2] for line in lines if line.startswith("# HELP")]
+    assert len(helps) == len(set(helps)) and helps == [line.split()[2] for line in lines if line.startswith("# TYPE")]

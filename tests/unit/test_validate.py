@@ -417,6 +417,37 @@ SAYS = [
         "bluegreen_tls.hsts must be a time such as 30d, 26w or 1y (got 'forever')",
     ),
     (
+        _validate.check_notify,
+        ({"url": "https://x"},),
+        "bluegreen_notify must be a list of mappings with url and optionally on (deployed, promoted, rolled_back, failed)",
+    ),
+    (
+        _validate.check_notify,
+        ([{"url": "https://x", "to": 1}],),
+        "bluegreen_notify must be a list of mappings with url and optionally on (deployed, promoted, rolled_back, failed)",
+    ),
+    (
+        _validate.check_notify,
+        ([{"url": "hooks.example.com"}],),
+        "bluegreen_notify[1].url must be a URL that begins with https:// (its value is not shown)",
+    ),
+    (
+        _validate.check_notify,
+        ([{"url": "http://ann:secret@hooks.example.com:80/secret"}],),
+        "bluegreen_notify[1].url sends its secret unencrypted to hooks.example.com. Use https://, which http:"
+        "// may replace only for this machine or an address of a private network.",
+    ),
+    (
+        _validate.check_notify,
+        ([{"url": "http://10.0.0.1/secret", "on": "failed"}],),
+        "bluegreen_notify[1].on must be a list of deployed, promoted, rolled_back, failed (got 'failed')",
+    ),
+    (
+        _validate.check_notify,
+        ([{"url": "http://localhost:8080/secret", "on": ["broken"]}],),
+        "each of bluegreen_notify[1].on must be deployed or promoted or rolled_back or failed (got 'broken')",
+    ),
+    (
         _validate.check_body_size,
         (True,),
         "bluegreen_body_size must be a number followed by k, m or g, such as 8m (got 'True')",
@@ -475,14 +506,14 @@ SAYS = [
     (
         _validate.check_hooks,
         ("x",),
-        "bluegreen_hooks must be a mapping of before_install, after_install, before_start, after_start, before_promote, after_promote "
-        "to lists of task files (got 'x')",
+        "bluegreen_hooks must be a mapping of before_install, after_install, before_start, after_start, before_promote, after_promote, "
+        "on_failure to lists of task files (got 'x')",
     ),
     (
         _validate.check_hooks,
         ({"before_lunch": []},),
         "each key of bluegreen_hooks must be before_install or after_install or before_start or after_start or before_promote or "
-        "after_promote (got 'before_lunch')",
+        "after_promote or on_failure (got 'before_lunch')",
     ),
     (
         _validate.check_hooks,

@@ -11,6 +11,7 @@ import time
 import pytest
 import requests
 from support.bluegreen import Client, artifact
+from support.webhook import webhook
 
 ROOT = "/opt/sample_app"
 TOKEN = "a-secret-for-the-preview"
@@ -251,6 +252,36 @@ def test_a_hook_that_fails(host, site, play, tmp_path, name):
     assert host.run(f"test -e {ROOT}/lock").rc != 0
     if name == "after_promote":
         play("rollback")
+
+
+def test_who_wants_to_know_is_told(host, site, play, tmp_path):
+    """What has happened, once, and nothing where nothing has; one that does not answer hides neither the end nor the error."""
+    live, log = site.color(), tmp_path / "log"
+    note = tmp_path / "note.yml"
+    note.write_text(
+        "- name: Note\n  ansible.builtin.shell: >-\n    echo {{ bluegreen_hook }} {{ bluegreen_operation }} {{ bluegreen_reason | quote }} "
+        f">>{log}; exit 3\n  delegate_to: localhost\n  become: false\n  vars:\n    ansible_connection: local\n"
+    )
+    goal = {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_force": True}
+    with webhook(200) as (good, took), webhook(500) as (bad, _):
+        told = {
+            "bluegreen_notify": [{"url": bad, "on": ["failed"]}, {"url": good}],
+            "bluegreen_hooks": {"on_failure": [str(note)]},
+        }
+        for _twice in range(2):
+            play("deploy", {**goal, **told, "bluegreen_env": {"SECRET_KEY_BASE": "k", "TOLD": "1"}})
+        run = play(
+            "promote", told, f"color={other(live)}", {"bluegreen_smoke": [{"path": "/", "contains": "nowhere"}]}, rc=2
+        )
+        run.says("127.0.0.1 did not take the message: HTTP 500", "on_failure: Note: non-zero return code", "nowhere")
+        assert "secret-token" not in run.text
+        play("promote", told, f"color={other(live)}")
+        play("rollback", told, "--check")
+        play("rollback", told)
+    assert [one["event"] for one in took] == ["deployed", "failed", "promoted", "rolled_back"]
+    assert took[2]["text"].startswith("sample_app: 0.1.1-") and "is live on" in took[2]["text"]
+    (line,) = log.read_text().splitlines()
+    assert line.startswith("on_failure promote promote failed on 1 host") and "nowhere" in line
 
 
 def test_a_hook_that_would_leave_hosts_behind(play, tmp_path):
