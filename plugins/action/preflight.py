@@ -192,12 +192,13 @@ def peer_address(host: str, variables: Mapping[str, Any]) -> str:
     cluster, tls = variables.get("bluegreen_cluster") or {}, variables.get("bluegreen_tls") or {}
     name = str(tls.get("address") or cluster.get("address") or variables.get("ansible_host") or host)
     try:
-        address = socket.gethostbyname(name)
+        found = {family: place[0] for family, _type, _proto, _name, place in socket.getaddrinfo(name, None)}
     except OSError:
         raise AnsibleActionFail(
             f"{host} has no address that the other hosts of its group could ask for the certificate: {name} cannot be resolved. "
             "Name it: bluegreen_tls.address"
         ) from None
+    address = found.get(socket.AF_INET) or f"[{found[socket.AF_INET6]}]"
     return f"{address}:{str(variables.get('bluegreen_listen', '80')).rpartition(':')[2]}"
 
 
@@ -389,12 +390,15 @@ class ActionModule(ActionBase):
         hosts, hostvars = task_vars["ansible_play_hosts_all"], task_vars["hostvars"]
         if task_vars["inventory_hostname"] != hosts[0]:
             return {}
-        found = {}
-        for host in task_vars["groups"].get(self._templar.template(task_vars["bluegreen_hosts"])) or hosts:
-            theirs = hostvars[host]
-            if boolean(theirs.get("bluegreen_web", True)) and "acme_email" in (theirs.get("bluegreen_tls") or {}):
-                found[host] = peer_address(host, theirs)
-        return found
+        group = task_vars["groups"].get(self._templar.template(task_vars["bluegreen_hosts"])) or hosts
+        web = [
+            host
+            for host in group
+            if boolean(hostvars[host].get("bluegreen_web", True))
+            and "acme_email" in (hostvars[host].get("bluegreen_tls") or {})
+        ]
+        # A host by itself asks nobody, and its address may be a name that only ssh knows.
+        return {host: peer_address(host, hostvars[host]) for host in web} if len(web) > 1 else {}
 
     def _check_artifact(self, settings, result):
         artifact, checksum = settings.get("artifact"), settings.get("artifact_checksum")

@@ -302,17 +302,22 @@ class Certificate:
         except (OSError, ValueError):
             return None
 
-    def is_in_site(self) -> bool:
-        """Whether the site that is installed has this certificate."""
-        with contextlib.suppress(OSError):
+    def site(self) -> str:
+        """The text of the site that is installed."""
+        try:
             with open(self.config["site"], encoding="utf-8", errors="replace") as stream:
-                return f"ssl_certificate {self.path};" in stream.read()
-        return False
+                return stream.read()
+        except OSError:
+            return ""
 
     def load(self) -> bool:
         """Let nginx load it, if it serves another one. Whether that was needed. Raises: Problem."""
         found = self.found()
-        if not found or not self.is_in_site() or self.served() in (None, found["fingerprint"]):
+        if (
+            not found
+            or f"ssl_certificate {self.path};" not in self.site()
+            or self.served() in (None, found["fingerprint"])
+        ):
             return False
         # A configuration that somebody broke meanwhile would cost the reload, and stays as it is.
         self._run("nginx", "-c", self.config["nginx_conf"], "-t", "-q")
@@ -329,7 +334,9 @@ class Certificate:
     def renew(self, force: bool = False) -> bool:
         """Get the certificate if it is due. Whether there is a new one. Raises: Problem."""
         with self.alone():
-            if not self.acme or not (force or self.due()):
+            # Somebody may have gone back to http, or to a certificate of his own, and left us here.
+            wanted = bool(self.acme) and f"root {self.acme['webroot']};" in self.site()
+            if not wanted or not (force or self.due()):
                 return False
             began = time.monotonic()
             try:

@@ -185,7 +185,7 @@ def certificate_notes(app: App, told: Mapping[str, Any] | None) -> list[str]:
     """
     found = []
     problem = (_files.read_text(f"{app.root}/tls/problem") or "").strip()
-    if problem:
+    if problem and app.tls_listen:
         found.append(f"no new certificate: {problem}. To try again: setup.yml; the timer does so twice a day")
     if not told:
         return found

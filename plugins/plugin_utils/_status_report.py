@@ -218,7 +218,9 @@ def _row(name: str, host: dict) -> str:
     else:
         middle = ["unknown"] * 3
     remarks = remarks if good else f'<span class="bad">{remarks or "in doubt"}</span>'
-    cells = [f"<strong>{_text(name)}</strong>", *middle, remarks or "consistent"]
+    certificate = host.get("certificate")
+    days = f"<br><small>certificate: {certificate['days_left']} days left</small>" if certificate else ""
+    cells = [f"<strong>{_text(name)}</strong>{days}", *middle, remarks or "consistent"]
     tds = "".join(f'<td data-name="{column}">{cell}</td>' for column, cell in zip(_COLUMNS, cells))
     return f"<tr>{tds}</tr>"
 

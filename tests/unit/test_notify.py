@@ -60,7 +60,7 @@ def test_what_a_phone_shows():
 
 def test_who_wants_to_know_is_told_and_who_does_not_take_it_is_named_without_the_secret():
     body = {"text": "hello"}
-    with webhook(200) as (good, took), webhook(500) as (bad, _), webhook(302) as (moved, _):
+    with webhook(200) as (good, took), webhook(500) as (bad, _sent), webhook(302) as (moved, _sent):
         hooks = [
             {"url": bad},
             {"url": moved},
@@ -75,7 +75,7 @@ def test_who_wants_to_know_is_told_and_who_does_not_take_it_is_named_without_the
 
 
 def test_nobody_waits_for_one_that_hangs():
-    with webhook(None) as (url, _):
+    with webhook(None) as (url, _sent):
         began = time.monotonic()
         said = list(_notify.send([{"url": url}] * 4, "failed", {"text": "hello"}))
     assert time.monotonic() - began < 12 and len(said) == 4 and "was not told" in said[3]

@@ -97,3 +97,24 @@ def test_what_an_operation_cannot_do_without(operation, given, fine):
 def test_what_nobody_has_replaced_in_the_example(address, env, says):
     found = preflight.placeholders("web1", address, {"env": env})
     assert (found == []) if says is None else (len(found) == 1 and found[0].startswith(says))
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        ({"ansible_host": "10.0.0.2"}, "10.0.0.2:80"),
+        ({"ansible_host": "10.0.0.2", "bluegreen_listen": "10.0.0.3:8080"}, "10.0.0.2:8080"),
+        ({"ansible_host": "10.0.0.2", "bluegreen_cluster": {"address": "10.0.0.4"}}, "10.0.0.4:80"),
+        ({"bluegreen_cluster": {"address": "10.0.0.4"}, "bluegreen_tls": {"address": "10.0.0.5"}}, "10.0.0.5:80"),
+        ({"ansible_host": "::1"}, "[::1]:80"),
+        ({"ansible_host": "localhost"}, "127.0.0.1:80"),
+    ],
+)
+def test_where_a_host_answers_the_others_of_its_group(variables, address):
+    """As an address: nginx would not start without an answer of the DNS."""
+    assert preflight.peer_address("web1", variables) == address
+
+
+def test_a_host_without_an_address_for_the_others():
+    with pytest.raises(preflight.AnsibleActionFail, match="Name it: bluegreen_tls.address"):
+        preflight.peer_address("web1", {"ansible_host": "web1.invalid"})

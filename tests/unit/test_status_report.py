@@ -54,6 +54,13 @@ def test_a_browser_gets_one_page_that_says_in_words_what_it_says_in_colors():
     assert "in doubt" not in fine and "consistent" in fine
 
 
+def test_a_browser_sees_how_long_the_certificate_is_good():
+    certificate = {"issuer": "x", "names": [], "not_after": "2026-01-02T00:00:00Z", "days_left": 71, "worry": ""}
+    report = _status_report.report({"a": info(certificate=certificate), "b": info()}, "my_app", AT)
+    words = " ".join(Page(_status_report.as_html(report)).words)
+    assert words.count("certificate: 71 days left") == words.count("certificate") == 1
+
+
 def test_a_slot_that_was_rolled_back_from_or_is_down_says_so():
     down = info(rolled_back=[bad(B)])
     down["slots"]["blue"].update(running=False, healthy=False)

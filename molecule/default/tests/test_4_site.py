@@ -263,7 +263,7 @@ def test_who_wants_to_know_is_told(host, site, play, tmp_path):
         f">>{log}; exit 3\n  delegate_to: localhost\n  become: false\n  vars:\n    ansible_connection: local\n"
     )
     goal = {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_force": True}
-    with webhook(200) as (good, took), webhook(500) as (bad, _):
+    with webhook(200) as (good, took), webhook(500) as (bad, _sent):
         told = {
             "bluegreen_notify": [{"url": bad, "on": ["failed"]}, {"url": good}],
             "bluegreen_hooks": {"on_failure": [str(note)]},

@@ -48,6 +48,8 @@ def is_from(host, secure, authority):
 
 
 def test_the_first_deploy_ends_with_https(host, play, site, secure, app, authority, tmp_path):
+    host.check_output("sudo apt-get purge -y -qq certbot >/dev/null 2>&1")
+    assert not host.exists("certbot")
     app["bluegreen_aliases"] = ["www.other.test"]
     app["bluegreen_tls"]["hsts"] = "30d"
     play("deploy", app, {"bluegreen_artifact": FIRST})
@@ -101,8 +103,15 @@ def test_renewals(host, play, site, secure, app, authority):
         wait_until(lambda: secure.certificate() != before)
         time.sleep(1)
     assert client.failed == [] and is_from(host, secure, authority)
-    authority.start()
     play("status", app, "history=3").says("certificate ok", "issued by Pebble")
+    # Who goes back to http is not told for ever that there is no new certificate.
+    authority.stop()
+    del app["bluegreen_tls"]
+    play("setup", app)
+    time.sleep(20)
+    host.check_output("sudo systemctl start other_app-certificate")
+    assert site.get("/").status_code == 200 and "certificate" not in play("status", app, "history=1").text
+    authority.start()
 
 
 @pytest.mark.parametrize(
