@@ -166,7 +166,7 @@ class Certificate:
             with open(self.authority_file, encoding="ascii") as stream:
                 if stream.read() != self.acme["directory"]:
                     return "it is from another authority"
-        return due(self.found(), self.config["names"], time.time(), self.config.get("position", 0))
+        return due(self.found(), self.config["names"], time.time(), int(self.config.get("position") or 0))
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

@@ -108,3 +108,52 @@ def test_whose_certificate_a_group_gets():
     assert _plans.certificate_source({"a": key, "b": old, "c": new}) == "c"
     assert _plans.certificate_source({"a": {"unreachable": True}, "b": none}) == "b"
     assert _plans.certificate_source({}) == ""
+
+
+def certificate(folder, **more):
+    path, key = make(folder)
+    (folder / "tls").mkdir()
+    config = {
+        "root": str(folder),
+        "certificate": path,
+        "key": key,
+        "names": ["example.com"],
+        "site": str(folder / "site.conf"),
+    }
+    return _certificate.Certificate({**config, **more})
+
+
+def test_a_certificate_of_another_authority_is_due(tmp_path):
+    """As after the trials. The position is a text, for before ansible-core 2.19 a template gives no numbers."""
+    ours = certificate(tmp_path, acme={"directory": "https://real/dir"}, position="3")
+    assert ours.due() == ""
+    (tmp_path / "tls/authority").write_text("https://real/dir")
+    assert ours.due() == ""
+    (tmp_path / "tls/authority").write_text("https://trials/dir")
+    assert ours.due() == "it is from another authority"
+    ours.forget_authority()
+    assert ours.due() == ""
+
+
+def test_a_host_whose_site_does_not_answer_the_authority_does_not_ask_it(tmp_path):
+    """Its user went back to http, or to a certificate of his own; the timer is still there."""
+    acme = {"directory": "https://127.0.0.1:9/dir", "email": "ops@example.com", "webroot": "/var/www/acme"}
+    theirs = certificate(tmp_path, acme=acme, names=["other.com"], domain="other.com")
+    assert theirs.due() and theirs.renew(force=True) is False
+    (tmp_path / "site.conf").write_text("location ^~ /.well-known/acme-challenge/ {\n  root /var/www/acme;\n}\n")
+    with pytest.raises(_certificate.Problem):
+        theirs.renew()
+    assert "certificate" in (tmp_path / "history.jsonl").read_text() and (tmp_path / "tls/problem").exists()
+    assert certificate_without_acme(tmp_path).renew() is False
+
+
+def certificate_without_acme(folder):
+    config = {
+        "root": str(folder),
+        "certificate": "/none",
+        "key": "/none",
+        "names": ["example.com"],
+        "site": "/none",
+        "acme": {},
+    }
+    return _certificate.Certificate(config)
