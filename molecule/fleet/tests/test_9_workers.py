@@ -178,7 +178,6 @@ def test_a_worker_whose_node_does_not_answer_keeps_the_group_from_switching(play
     assert f"{WORKER}: " in run.says() and "is not healthy" in run.says() and live() == before
 
 
-@pytest.mark.long
 def test_a_worker_that_is_lost_during_the_switch(mixed, play):
     before = live()
     with start_of("slot_switch", WORKER) as it_starts:
