@@ -64,6 +64,12 @@ def read(path: str) -> dict[str, Any] | None:
     }
 
 
+def of_site(text: str) -> tuple[str, str]:
+    """Paths of the certificate and the key that a site of nginx names; empty where it names none."""
+    told = dict(re.findall(r"^\s*(ssl_certificate(?:_key)?)\s+([^;]+);", text, re.MULTILINE))
+    return told.get("ssl_certificate", ""), told.get("ssl_certificate_key", "")
+
+
 def covers(names: Iterable[str], wanted: str) -> bool:
     """Whether one of the names of a certificate stands for a host name; C(*.example.com) does for one label (RFC 6125)."""
     return any(name == wanted or (name[:2] == "*." and name[2:] == wanted.partition(".")[2]) for name in names)
@@ -239,7 +245,7 @@ class Certificate:
                 with contextlib.closing(connection):
                     connection.request("GET", OFFER, headers={"Host": self.config["domain"]})
                     answer = connection.getresponse()
-                    text = answer.read(100_000).decode("ascii", "replace") if answer.status == 200 else ""
+                    text = answer.read(100_000).decode("ascii", "ignore") if answer.status == 200 else ""
                 if text:
                     got = f"{self.folder}/.got.pem"
                     put(got, text, 0o644)

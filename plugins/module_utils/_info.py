@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import pwd
-import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -159,16 +158,15 @@ def not_installed(app: App) -> list[str]:
 
 def certificate(app: App) -> dict[str, Any] | None:
     """The certificate of the site that is installed: {"path", "key", "names", "issuer", "not_after", "days_left", "worry"}, or V(None)."""
-    site = _files.read_text(app.site_file) or ""
-    told = dict(re.findall(r"^\s*(ssl_certificate(?:_key)?)\s+([^;]+);", site, re.MULTILINE))
-    found = _certificate.read(told.get("ssl_certificate", "")) if told else None
+    path, key = _certificate.of_site(_files.read_text(app.site_file) or "")
+    found = _certificate.read(path)
     if not found:
         return None
     now = time.time()
     return {
         **{
-            "path": told["ssl_certificate"],
-            "key": told.get("ssl_certificate_key", ""),
+            "path": path,
+            "key": key,
             "names": found["names"],
             "issuer": found["issuer"],
         },
@@ -186,16 +184,17 @@ def certificate_notes(app: App, told: Mapping[str, Any] | None) -> list[str]:
     found = []
     problem = (_files.read_text(f"{app.root}/tls/problem") or "").strip()
     if problem and app.tls_listen:
-        found.append(f"no new certificate: {problem}. To try again: setup.yml; the timer does so twice a day")
+        # Set-up has nothing to do where a certificate is there, though it is old.
+        again = f"systemctl start {app.name}-certificate, on the host" if told else "setup.yml"
+        found.append(f"no new certificate: {problem}. To try again: {again}; the timer does so twice a day")
     if not told:
         return found
     if told["worry"]:
         when = f"ends in {told['days_left']} days" if told["days_left"] >= 0 else "has expired"
         found.append(f"the certificate {told['path']} {when} ({told['not_after']}). Renew it.")
-    if not _certificate.covers(told["names"], app.site()["domain"]):
-        found.append(
-            f"the certificate {told['path']} is for {', '.join(told['names']) or 'no name'}, not for {app.site()['domain']}"
-        )
+    domain = app.site()["domain"]
+    if not _certificate.covers(told["names"], domain):
+        found.append(f"the certificate {told['path']} is for {', '.join(told['names']) or 'no name'}, not for {domain}")
     with contextlib.suppress(OSError):
         if os.stat(told["key"]).st_mode & 0o004:
             found.append(f"everybody on this host can read the key {told['key']}. Close it: chmod o-r {told['key']}")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _files, _proc
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _certificate, _files, _proc
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._service import clean_environ, run
 
@@ -107,10 +107,10 @@ class Edit:
 
     def note(self) -> str:
         """What to do about the edit of certbot, as a sentence."""
-        found = dict(re.findall(r"^\s*(ssl_certificate(?:_key)?)\s+([^;]+);", self.before or "", re.MULTILINE))
+        certificate, key = _certificate.of_site(self.before or "")
         return (
             f"certbot has edited {self.path}, which stays as it is. To let this collection write the site again: bluegreen_tls: "
-            f"{{certificate: {found.get('ssl_certificate', '…')}, key: {found.get('ssl_certificate_key', '…')}}}"
+            f"{{certificate: {certificate or '…'}, key: {key or '…'}}}"
         )
 
     def refusal(self) -> str:
@@ -169,8 +169,7 @@ def binary() -> str | None:
 
 def fitted(app: App, text: str, version: str | None) -> str:
     """The site as it is to be on this host: see V(for_host)."""
-    named = re.search(r"^\s*ssl_certificate ([^;\s]+);", text, re.MULTILINE)
-    there = bool(named) and os.path.exists(named.group(1) if named else "")
+    there = os.path.exists(_certificate.of_site(text)[0])
     return for_host(text, version, has_ipv6(), lambda directive: _is_set_elsewhere(app, directive), there)
 
 

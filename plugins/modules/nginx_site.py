@@ -221,13 +221,11 @@ class Site:
 
     def _serves_old_certificate(self) -> bool:
         """Whether the file of the certificate is another one than nginx has loaded."""
-        told = dict(re.findall(r"^\s*(ssl_certificate(?:_key)?)\s+([^;]+);", self.text, re.MULTILINE))
-        if not told or not self.app.tls_listen:
+        path, key = _certificate.of_site(self.text)
+        if not path or not self.app.tls_listen:
             return False
         config = {"root": self.app.root, "domain": self.app.domain, "listen": self.app.tls_listen}
-        certificate = _certificate.Certificate(
-            {**config, "certificate": told["ssl_certificate"], "key": told["ssl_certificate_key"]}
-        )
+        certificate = _certificate.Certificate({**config, "certificate": path, "key": key})
         found = certificate.found()
         return bool(found) and certificate.served() not in (None, (found or {})["fingerprint"])
 

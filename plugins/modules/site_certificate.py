@@ -86,7 +86,6 @@ bundle:
 
 import json
 import os
-import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -103,13 +102,12 @@ def adopt(certificate: _certificate.Certificate, site: str) -> bool:
     """Take over what certbot, or somebody by hand, got for this site before; so it never goes back to http. Whether there was something."""
     if certificate.found():
         return False
-    told = dict(re.findall(r"^\s*(ssl_certificate(?:_key)?)\s+([^;]+);", site, re.MULTILINE))
-    theirs, key = told.get("ssl_certificate", ""), told.get("ssl_certificate_key", "")
+    theirs, key = _certificate.of_site(site)
     found = _certificate.read(theirs) if theirs != certificate.path else None
     if not found or not _certificate.is_pair(theirs, key) or _certificate.uncovered(found, certificate.config["names"]):
         return False
     for source, path, mode in ((key, certificate.key, 0o600), (theirs, certificate.path, 0o644)):
-        _certificate.put(path, _files.read_text(source) or "", mode)
+        _files.write_file(path, _files.read_text(source) or "", mode)
     return True
 
 
@@ -137,7 +135,7 @@ def write(certificate: _certificate.Certificate, bundle: str) -> bool:
     if all(_files.read_text(path) == text for path, text, _mode in pair):
         return False
     for path, text, mode in pair:
-        _certificate.put(path, text, mode)
+        _files.write_file(path, text, mode)
     certificate.forget_authority()
     return True
 

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import http.server
 import subprocess
+import threading
 import time
 
 import pytest
@@ -37,6 +39,11 @@ def test_what_is_read_of_a_certificate(tmp_path):
     assert found["fingerprint"] == told.partition("=")[2].strip().replace(":", "").lower()
     assert _certificate.is_pair(path, key) and not _certificate.is_pair(path, make(tmp_path, "other")[1])
     assert _certificate.read(key) is None and _certificate.read("/none") is None
+
+
+def test_which_files_a_site_names():
+    site = "  ssl_certificate /a/b.pem; # with a certificate\n  ssl_certificate_key /a/b.key; # managed by Certbot\n"
+    assert _certificate.of_site(site) == ("/a/b.pem", "/a/b.key") and _certificate.of_site("listen 80;") == ("", "")
 
 
 def test_which_names_it_is_good_for():
@@ -145,6 +152,27 @@ def test_a_host_whose_site_does_not_answer_the_authority_does_not_ask_it(tmp_pat
         theirs.renew()
     assert "certificate" in (tmp_path / "history.jsonl").read_text() and (tmp_path / "tls/problem").exists()
     assert certificate_without_acme(tmp_path).renew() is False
+
+
+def test_a_peer_that_answers_something_else(tmp_path):
+    """Such as the page of an app, where the site of the peer does not know the path yet."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write("<title>Grüße</title>".encode())
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        peers = ["127.0.0.1:9", f"127.0.0.1:{server.server_address[1]}"]
+        ours = certificate(tmp_path, peers=peers, domain="example.com")
+        before = ours.found()
+        assert ours.fetch() is False and ours.found() == before
+        server.shutdown()
 
 
 def certificate_without_acme(folder):

@@ -18,3 +18,19 @@ def test_which_run_decided_what_is_live():
     ended = {"operation": "rollback", "result": "ok", "from": b, "to": a}
     assert _info.last_run([died, ended, *nothing]) == ended
     assert _info.last_run([]) is None and _info.last_run(nothing) is None
+
+
+def test_what_to_do_about_a_certificate_that_was_not_had(app, tmp_path, monkeypatch):
+    """Set-up asks for one that is not there; of one that is there it knows nothing to do."""
+    problem = tmp_path / "tls/problem"
+    problem.parent.mkdir()
+    problem.write_text("rateLimited: too many\n")
+    monkeypatch.setattr(app, "root", str(tmp_path))
+    monkeypatch.setattr(app, "tls_listen", "443")
+    there = {"path": "/c", "key": "/k", "names": [app.domain], "not_after": "t", "days_left": 20, "worry": ""}
+    (without,), (old,) = _info.certificate_notes(app, None), _info.certificate_notes(app, there)
+    assert without.startswith("no new certificate: rateLimited: too many. To try again: setup.yml;")
+    assert f"To try again: systemctl start {app.name}-certificate, on the host;" in old
+    # Who does not want https is not told of it.
+    monkeypatch.setattr(app, "tls_listen", "")
+    assert _info.certificate_notes(app, None) == []
