@@ -15,10 +15,12 @@ import threading
 import pytest
 import yaml
 from support.bluegreen import artifact, broken, variant
+from support.webhook import webhook
 
-# Loaded by every Python of the controller, before anything else. A Mac has no /proc; fork is there, and not safe in our hands.
+# Loaded by every Python of the controller, before anything else. A Mac has no /proc; fork is there, and not safe in our hands,
+# and a forked process that asks the system for its proxies crashes (https://bugs.python.org/issue30385).
 MAC = """
-import builtins, os, sys
+import builtins, os, sys, types
 
 def without_proc(function):
     def refuse(path, *args, **kwargs):
@@ -39,6 +41,11 @@ def fork_for_ansible_alone():
 
 os.fork = fork_for_ansible_alone
 sys.platform = "darwin"
+
+def end(*_args):
+    os._exit(139)
+
+sys.modules["_scproxy"] = types.SimpleNamespace(_get_proxies=end, _get_proxy_settings=end)
 """
 
 
@@ -55,7 +62,10 @@ def cycle(play, other_app, tmp_path, **kwargs):
 def test_a_mac(play, site, other_app, tmp_path):
     (tmp_path / "mac").mkdir()
     (tmp_path / "mac/sitecustomize.py").write_text(MAC)
-    cycle(play, other_app, tmp_path, env={"PYTHONPATH": str(tmp_path / "mac"), "COPYFILE_DISABLE": "0"})
+    env = {"PYTHONPATH": str(tmp_path / "mac"), "COPYFILE_DISABLE": "0"}
+    with webhook(200) as (url, told):
+        cycle(play, {**other_app, "bluegreen_notify": [{"url": url}]}, tmp_path, env=env)
+    assert [one["event"] for one in told] == ["deployed", "deployed", "promoted", "rolled_back"]
     assert site.color() == "blue"
 
 
