@@ -27,7 +27,7 @@ from ansible.release import __version__ as ansible_core
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _prebuild, _transfer
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller, _prebuild, _transfer, _variables
 
 _SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "preflight", "meta", "argument_specs.yml")
 # As in meta/runtime.yml, which is only a warning.
@@ -75,9 +75,9 @@ def check(settings: Mapping[str, Any]) -> list[str]:
     listen = attempt(_validate.check_listen, settings["listen"])
     if settings["user"]:
         attempt(_validate.check_user, settings["user"])
-    attempt(_validate.check_shared, settings["shared"])
-    attempt(_validate.check_writable, settings["writable"])
-    attempt(_validate.check_memory, settings["memory"])
+    attempt(_variables.check_shared, settings["shared"])
+    attempt(_variables.check_writable, settings["writable"])
+    attempt(_variables.check_memory, settings["memory"])
     attempt(_validate.check_choice, settings["service_manager"], "bluegreen_service_manager", ("systemd", "daemon"))
     for name in ("root", "nginx_conf_dir", "facts_dir"):
         attempt(_validate.check_path, settings[name], f"bluegreen_{name}")
@@ -93,10 +93,10 @@ def check(settings: Mapping[str, Any]) -> list[str]:
         attempt(_validate.check_version, settings["version"])
     if settings["commit"]:
         attempt(_validate.check_commit, settings["commit"])
-    attempt(_validate.check_aliases, settings["aliases"], settings["domain"])
-    attempt(_validate.check_trusted_proxies, settings["trusted_proxies"])
+    attempt(_variables.check_aliases, settings["aliases"], settings["domain"])
+    attempt(_variables.check_trusted_proxies, settings["trusted_proxies"])
     tls = attempt(
-        _validate.check_tls, settings["tls"], settings["listen"], [settings.get("domain"), *settings["aliases"]]
+        _variables.check_tls, settings["tls"], settings["listen"], [settings.get("domain"), *settings["aliases"]]
     )
     if (tls or {}).get("acme_email") and settings["service_manager"] != "systemd":
         wrong.append(
@@ -107,19 +107,19 @@ def check(settings: Mapping[str, Any]) -> list[str]:
     attempt(_validate.check_cluster, settings["cluster"], ports, listens)
     if settings.get("acme_webroot"):
         attempt(_validate.check_path, settings["acme_webroot"], "bluegreen_acme_webroot")
-    attempt(_validate.check_body_size, settings["body_size"])
-    attempt(_validate.check_assets, settings["assets"])
+    attempt(_variables.check_body_size, settings["body_size"])
+    attempt(_variables.check_assets, settings["assets"])
     for name in ("nginx_server", "nginx_location"):
-        attempt(_validate.check_snippet, settings[name], f"bluegreen_{name}")
+        attempt(_variables.check_snippet, settings[name], f"bluegreen_{name}")
     if settings.get("preview_token"):
         attempt(_validate.check_token, settings["preview_token"])
     attempt(_validate.check_smoke, settings["smoke"])
-    attempt(_validate.check_notify, settings["notify"])
+    attempt(_variables.check_notify, settings["notify"])
     attempt(_validate.check_whole, settings["drain_timeout"], "bluegreen_drain_timeout", 0, 86400)
     page = settings.get("maintenance_page")
     if page and not os.path.isfile(local_path(page)):
         wrong.append(f"bluegreen_maintenance_page: there is no file {local_path(page)} on this machine")
-    for name, files in (attempt(_validate.check_hooks, settings["hooks"]) or {}).items():
+    for name, files in (attempt(_variables.check_hooks, settings["hooks"]) or {}).items():
         for path in files:
             if not os.path.isfile(local_path(path)):
                 wrong.append(f"bluegreen_hooks.{name}: there is no file {local_path(path)} on this machine")
@@ -381,7 +381,7 @@ class ActionModule(ActionBase):
         try:
             if task_vars["inventory_hostname"] != hosts[0] and hostvars[hosts[0]].get("bluegreen_cluster"):
                 return []
-            return _validate.check_group_of_clusters({host: hostvars[host].get("bluegreen_cluster") for host in hosts})
+            return _variables.check_group_of_clusters({host: hostvars[host].get("bluegreen_cluster") for host in hosts})
         except AnsibleError as error:
             return [f"bluegreen_cluster of another host: {error}"]
 

@@ -13,7 +13,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _transfer
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _transfer, _variables
 
 _MODULE = "beamops.bluegreen.release_install"
 # Bytes up to which an artifact goes along with the module. A file of its own costs five more executions of ssh.
@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
         artifact, kept = args.get("artifact") or "", args.pop("host_content", None)
         if not isinstance(artifact, str) or _validate.is_url(artifact):
             # A module logs its options on the host; a signature or a password in a URL must not be among them.
-            args.update(artifact=_validate.bare_url(artifact), url=artifact)
+            args.update(artifact=_variables.bare_url(artifact), url=artifact)
             return self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
         # Relative to the working directory, not to a playbook that may be installed anywhere.
         path = os.path.abspath(os.path.expanduser(artifact))

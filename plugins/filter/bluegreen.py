@@ -11,8 +11,8 @@ from typing import Callable
 from ansible.errors import AnsibleFilterError
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _envfile
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
-from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import module_name
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _controller
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils._variables import module_name
 
 
 def slot_env(

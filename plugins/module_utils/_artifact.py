@@ -8,7 +8,6 @@ The controller looks at it before any host is touched; the host unpacks with the
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import os
@@ -28,8 +27,6 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import
 _BLOCK = 1 << 20
 # In a delta, the header of a file that is left out because the host has one with this content.
 _OMITTED = "BLUEGREEN.sha256"
-# Bytes of a hash that are enough to guess by; what is linked is compared in full.
-_PREFIX = 8
 
 
 # A Python that was built without it cannot read xz, and tarfile says so by itself.
@@ -292,18 +289,6 @@ def inspect(path: str, app: str) -> dict[str, Any]:
         "unpacked_bytes": unpacked,
         "files": {name: sha256 for name, sha256 in files.items() if name not in conflicting},
     }
-
-
-def fingerprint(hashes: Iterable[str]) -> str:
-    """Some SHA-256 as one word, for a controller to compare with: the files that a host has."""
-    return base64.b64encode(b"".join(sorted({bytes.fromhex(one)[:_PREFIX] for one in hashes}))).decode()
-
-
-def known_files(files: dict[str, str], word: str) -> set[str]:
-    """Names of the files of an artifact that a host has, by what V(fingerprint) made of them there."""
-    packed = base64.b64decode(word)
-    known = {packed[place : place + _PREFIX] for place in range(0, len(packed), _PREFIX)}
-    return {name for name, sha256 in files.items() if bytes.fromhex(sha256)[:_PREFIX] in known}
 
 
 def write_delta(path: str, target: str, files: dict[str, str], without: Iterable[str]) -> int:

@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import shutil
 import stat
 import time
+from collections.abc import Iterable
 from typing import Any
+
+# Bytes of a hash that are enough to guess by; what is linked is compared in full.
+_PREFIX = 8
 
 
 def now() -> str:
@@ -126,3 +131,15 @@ def is_link(path: str) -> bool:
         return stat.S_ISLNK(os.lstat(path).st_mode)
     except FileNotFoundError:
         return False
+
+
+def fingerprint(hashes: Iterable[str]) -> str:
+    """Some SHA-256 as one word, for a controller to compare with: the files that a host has."""
+    return base64.b64encode(b"".join(sorted({bytes.fromhex(one)[:_PREFIX] for one in hashes}))).decode()
+
+
+def known_files(files: dict[str, str], word: str) -> set[str]:
+    """Names of the files of an artifact that a host has, by what V(fingerprint) made of them there."""
+    packed = base64.b64decode(word)
+    known = {packed[place : place + _PREFIX] for place in range(0, len(packed), _PREFIX)}
+    return {name for name, sha256 in files.items() if bytes.fromhex(sha256)[:_PREFIX] in known}

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _app,
-    _artifact,
     _certificate,
     _cluster,
     _envfile,
     _files,
+    _health,
     _http,
     _migrations,
     _nginx,
@@ -99,12 +99,12 @@ def setup_needed(app: App, params: Mapping[str, Any], nginx_version: str | None,
 
 
 def host_content(app: App) -> dict[str, Any]:
-    """What need not be sent to this host: {"artifacts": SHA-256 to release, "files": a word of V(_artifact.fingerprint)}."""
+    """What need not be sent to this host: {"artifacts": SHA-256 to release, "files": a word of V(_files.fingerprint)}."""
     artifacts, files = {}, set[str]()
     for release in app.installed_releases():
         artifacts[app.about(release).get("sha256")] = release
         files.update(app.release_files(release).values())
-    return {"artifacts": artifacts, "files": _artifact.fingerprint(files)}
+    return {"artifacts": artifacts, "files": _files.fingerprint(files)}
 
 
 def pending(journal: Any) -> dict[str, Any] | None:
@@ -294,11 +294,11 @@ def probe_slots(app: App, path: str) -> dict[str, dict[str, Any]]:
         wanted = app.slot_content(color) or app.service_manager == "daemon"
         service = _service.for_slot(app, color)
         pid = service.pid() if wanted else None
-        answer = _service.http_probe(app, color, path, 2.0) if pid and app.web else {"error": "not running"}
+        answer = _health.http_probe(app, color, path, 2.0) if pid and app.web else {"error": "not running"}
         seen[color] = {"pid": pid, "answer": answer, "restarts": service.restarts_in_last_hour() if pid else 0}
     sockets = _proc.tcp_sockets()
     for color, one in seen.items():
-        one["answer"] = _service.require_own_process(app, color, one["pid"], one["answer"], sockets)
+        one["answer"] = _health.require_own_process(app, color, one["pid"], one["answer"], sockets)
         one["connections"] = _proc.connections(app.ports[color], sockets)
         one["mapper"] = _proc.listening_places(_cluster.EPMD, sockets)
         one["node_listens"] = _cluster.places(_cluster.from_env(app.env(color)), color, one["pid"], sockets)
@@ -318,7 +318,7 @@ def read_slot(
     held = app.slot_content(color)
     release = held["release"] if held else None
     pid = seen["pid"]
-    health = _service.check_health(app, color, pid, params, answer=seen["answer"])
+    health = _health.check_health(app, color, pid, params, answer=seen["answer"])
     slot_facts = facts["slots"][color] or {}
     if not _slots.same(slot_facts, held):
         slot_facts = {}

@@ -251,3 +251,11 @@ def unit_of(pid: int) -> str | None:
         return None
     found = re.search(r"/([^/\n]+)\.(?:service|scope)$", text, re.MULTILINE)
     return found.group(1) if found else None
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to a process that may be gone already."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass

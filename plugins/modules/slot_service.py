@@ -179,11 +179,13 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _envfile,
     _exclusive,
     _files,
+    _health,
     _http,
     _migrations,
     _proc,
     _service,
     _slots,
+    _start,
     _validate,
 )
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
@@ -240,7 +242,7 @@ class Slot:
         )
 
     def wait(self) -> float:
-        return _service.wait_until_healthy(self.service, self.params, self.timeout)
+        return _start.wait_until_healthy(self.service, self.params, self.timeout)
 
     def start(self) -> float:
         """Start and prove. Returns seconds."""
@@ -250,7 +252,7 @@ class Slot:
                 f"port {self.app.ports[self.color]} of {self.color} is taken by {_proc.who_listens(holder)}, which is not this "
                 f"slot. Choose another bluegreen_ports.{self.color}."
             )
-        _service.open_port_mapper(self.app, self.color)
+        _start.open_port_mapper(self.app, self.color)
         self.service.start()
         seconds = self.wait()
         self.mark_proven()
@@ -281,7 +283,7 @@ class Slot:
         """Ports that the other slot has beside its own, as text, to its color: a second port that this one may have wanted too."""
         color = _validate.other(self.color)
         pid = _service.for_slot(self.app, color).pid()
-        places = _service.app_listeners(pid) if pid else []
+        places = _start.app_listeners(pid) if pid else []
         ports = {place.rpartition(":")[2] for place in places} - {str(self.app.ports[color])}
         return {port: color for port in ports}
 
@@ -370,7 +372,7 @@ class Slot:
         self.require_memory()
         if self.check:
             return result
-        _service.require_own_node(self.app, self.color, release, env)
+        _start.require_own_node(self.app, self.color, release, env)
         try:
             seconds = self.replace_content(release, text, running)
         except (Failure, OSError) as error:
@@ -457,7 +459,7 @@ class Slot:
         self.require_release()
         pid = self.service.pid()
         if pid:
-            if _service.check_health(self.app, self.color, pid, self.params).good:
+            if _health.check_health(self.app, self.color, pid, self.params).good:
                 if not self.check:
                     self.mark_proven()
                 if self.service.is_enabled():

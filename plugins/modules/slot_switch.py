@@ -127,6 +127,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _envfile,
     _exclusive,
     _files,
+    _health,
     _http,
     _proc,
     _service,
@@ -241,7 +242,7 @@ class Switch:
         """Prove that O(color) could take the traffic; changes nothing. Raises: Failure."""
         color = self.params["color"]
         if color != self.link and not (self.check and self.params["assume_ready"]):
-            _service.require_ready(self.app, color, self.params)
+            _health.require_ready(self.app, color, self.params)
             # A dry run writes no file, and the token is one.
             if not self.check and self.params["smoke"] and self.app.web:
                 self.smoke(color)
@@ -281,7 +282,7 @@ class Switch:
         if self.check and self.params["assume_ready"]:
             release = self.params["release"]
         else:
-            release = _service.require_ready(self.app, color, self.params)
+            release = _health.require_ready(self.app, color, self.params)
         told, why_not = _http.deployment_id(self.app)
         if told != previous and self.app.web:
             raise Failure(

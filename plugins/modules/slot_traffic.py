@@ -74,7 +74,7 @@ maintenance:
 import os
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _http, _service, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _health, _http, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
 
@@ -125,7 +125,7 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     if params["percent"] is not None:
         wanted = _validate.check_percent(params["percent"])
         if wanted:
-            _service.require_ready(app, idle, params)
+            _health.require_ready(app, idle, params)
         if wanted != percent:
             changed, percent = True, wanted
             if not module.check_mode:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Callable
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _files
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 
 _TELL_SECONDS = 5.0
@@ -79,11 +79,11 @@ def delta_for(path: str, info: dict, fingerprint: str, folder: str) -> tuple[str
     Hosts that have the same files share it. Where little is left out it is the artifact itself, and nothing.
 
     :param info: what V(inspect) found.
-    :param fingerprint: what V(_artifact.fingerprint) made of the files of the host.
+    :param fingerprint: what V(_files.fingerprint) made of the files of the host.
     """
     with open(_files_path(folder, info["sha256"]), encoding="utf-8") as stream:
         files = json.load(stream)
-    without = _artifact.known_files(files, fingerprint)
+    without = _files.known_files(files, fingerprint)
     if not without:
         return path, 0, len(files)
     name = hashlib.sha256("\n".join([info["sha256"], *sorted(without)]).encode()).hexdigest()[:16]

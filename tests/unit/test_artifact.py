@@ -14,7 +14,7 @@ import sys
 import tarfile
 
 import pytest
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _install
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _artifact, _files, _install
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _transfer
 from hypothesis import HealthCheck, given, settings
@@ -174,7 +174,7 @@ def test_a_delta_unpacks_to_the_same_as_the_whole(tmp_path_factory, old, new):
     host = unpacked(before, tmp_path / "old")
     whole = unpacked(after, tmp_path / "whole")
     files = _artifact.inspect(after, "my_app")["files"]
-    without = _artifact.known_files(files, _artifact.fingerprint(host.values()))
+    without = _files.known_files(files, _files.fingerprint(host.values()))
     assert {name for name, _content, _mode in RELEASE} - without <= {name for name, _c, _m in clean[1]}
     _artifact.write_delta(after, str(tmp_path / "thin.tar.gz"), files, without)
     thin = unpacked(str(tmp_path / "thin.tar.gz"), tmp_path / "thin", kept=keeper(tmp_path / "old"), is_delta=True)
@@ -214,15 +214,15 @@ def test_the_controller_makes_one_delta_for_hosts_that_have_the_same(tmp_path):
     found = _transfer.inspect(path, "my_app", str(tmp_path))
     assert "files" not in found
     files = unpacked(path, tmp_path / "one")
-    assert _transfer.delta_for(path, found, _artifact.fingerprint([]), str(tmp_path)) == (path, 0, 6)
-    first = _transfer.delta_for(path, found, _artifact.fingerprint(files.values()), str(tmp_path))
+    assert _transfer.delta_for(path, found, _files.fingerprint([]), str(tmp_path)) == (path, 0, 6)
+    first = _transfer.delta_for(path, found, _files.fingerprint(files.values()), str(tmp_path))
     assert first[1:] == (6, 6) and os.path.getsize(first[0]) < 10_000
     inode = os.stat(first[0]).st_ino
-    assert _transfer.delta_for(path, found, _artifact.fingerprint(files.values()), str(tmp_path)) == first
+    assert _transfer.delta_for(path, found, _files.fingerprint(files.values()), str(tmp_path)) == first
     assert os.stat(first[0]).st_ino == inode
     # Without the one large file there is nothing to be won.
     small = {name: sha256 for name, sha256 in files.items() if "big" not in name}
-    assert _transfer.delta_for(path, found, _artifact.fingerprint(small.values()), str(tmp_path)) == (path, 0, 6)
+    assert _transfer.delta_for(path, found, _files.fingerprint(small.values()), str(tmp_path)) == (path, 0, 6)
 
 
 def test_how_far_a_transfer_is(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import time
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster, _envfile, _proc, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _messages, _plans, _status_report
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _messages, _plans, _status_report, _variables
 from infos import info
 
 ONE = _cluster.Cluster("10.0.0.1", "together", (9100, 9200))
@@ -208,11 +208,13 @@ def test_clusters_that_can_be():
 
 def test_clusters_of_a_group_that_do_not_go_together():
     good = {"a": {"address": "10.0.0.1"}, "b": {"address": "10.0.0.2"}}
-    assert _validate.check_group_of_clusters(good) == [] and _validate.check_group_of_clusters({"a": {}, "b": {}}) == []
-    assert "missing on b." in _validate.check_group_of_clusters({**good, "b": {}})[0]
-    assert "got 10.0.0.1 on a and b" in _validate.check_group_of_clusters({**good, "b": good["a"]})[0]
+    assert (
+        _variables.check_group_of_clusters(good) == [] and _variables.check_group_of_clusters({"a": {}, "b": {}}) == []
+    )
+    assert "missing on b." in _variables.check_group_of_clusters({**good, "b": {}})[0]
+    assert "got 10.0.0.1 on a and b" in _variables.check_group_of_clusters({**good, "b": good["a"]})[0]
     mixed = {**good, "b": {"address": "10.0.0.2", "generations": "apart"}}
-    assert "generations must be the same" in _validate.check_group_of_clusters(mixed)[0]
+    assert "generations must be the same" in _variables.check_group_of_clusters(mixed)[0]
 
 
 def write(path, text, age=0):

@@ -9,7 +9,7 @@ import os
 import types
 
 import pytest
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _service
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _health, _service, _start
 from ansible_collections.beamops.bluegreen.plugins.modules import slot_logs, slot_service
 
 
@@ -23,7 +23,7 @@ from ansible_collections.beamops.bluegreen.plugins.modules import slot_logs, slo
     ],
 )
 def test_an_app_that_listens_elsewhere_is_told_where(places, says):
-    assert says in _service.where_it_listens(places, 4100)
+    assert says in _start.where_it_listens(places, 4100)
 
 
 @pytest.mark.parametrize(
@@ -102,5 +102,5 @@ def test_a_node_of_another_language_is_not_asked(app, monkeypatch):
     monkeypatch.setattr(_service, "run", lambda *_words, **_more: pytest.fail("asked"))
     for age, good in ((0.5, False), (2.0, True)):
         monkeypatch.setattr(_service._proc, "age_of", lambda _pid, age=age: age)
-        health = _service.ask_node(app, "blue", os.getpid(), "")
+        health = _health.ask_node(app, "blue", os.getpid(), "")
         assert (health.good, health.words) == (good, f"runs for {age:.0f} s")

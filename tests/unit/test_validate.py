@@ -8,6 +8,7 @@ import string
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _variables
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,11 +30,11 @@ from hypothesis import strategies as st
         (_validate.check_url_path, "/health?deep=1"),
         (_validate.check_release, "0.1.0-rc.1-1a2b3c4d"),
         (_validate.check_user, "www-data"),
-        (_validate.check_shared, ["uploads", "my_db-2"]),
-        (_validate.check_writable, ["/var/lib/app"]),
-        (_validate.check_memory, {}),
-        (_validate.check_memory, {"max": "512M"}),
-        (_validate.check_memory, {"max": "40%"}),
+        (_variables.check_shared, ["uploads", "my_db-2"]),
+        (_variables.check_writable, ["/var/lib/app"]),
+        (_variables.check_memory, {}),
+        (_variables.check_memory, {"max": "512M"}),
+        (_variables.check_memory, {"max": "40%"}),
     ],
 )
 def test_allowed(check, value):
@@ -73,9 +74,9 @@ def test_allowed(check, value):
             ["", "0", "65536", "80; server x", "[::]:80", "256.0.0.1:80", "localhost:80", "80\n", True],
         ),
         (_validate.check_user, ["", "root", "Web", "a b", "a\n", "a" * 33, 7, None]),
-        (_validate.check_shared, ["uploads", ["a/b"], [".."], [""], [7], {"a": 1}]),
-        (_validate.check_writable, ["/var", ["var"], ["/a/../b"], ["/a b"], [7]]),
-        (_validate.check_memory, ["512M", {"max": "512"}, {"max": "lots"}, {"min": "1G"}, {"max": "1G\n"}]),
+        (_variables.check_shared, ["uploads", ["a/b"], [".."], [""], [7], {"a": 1}]),
+        (_variables.check_writable, ["/var", ["var"], ["/a/../b"], ["/a b"], [7]]),
+        (_variables.check_memory, ["512M", {"max": "512"}, {"max": "lots"}, {"min": "1G"}, {"max": "1G\n"}]),
         (_validate.check_version, ["", ".1", "../1", "1/2", "1 2", "1\n", "a" * 65, None]),
         (_validate.check_commit, ["", "-x", "a b", "a\n", "$(id)", "a" * 65, 7, None]),
         (_validate.check_url_path, ["", "health", "/a b", "/a\r\nHost: x", "/" + "a" * 1024, None]),
@@ -137,19 +138,19 @@ def test_request_host_of_a_wildcard_is_a_name():
 
 
 def test_bare_url_keeps_no_secret():
-    assert _validate.bare_url("https://user:pw@a.test:8/b/c.tar.gz?sig=x@y#z") == "https://a.test:8/b/c.tar.gz"
-    assert _validate.bare_url("https://a.test") == "https://a.test"
+    assert _variables.bare_url("https://user:pw@a.test:8/b/c.tar.gz?sig=x@y#z") == "https://a.test:8/b/c.tar.gz"
+    assert _variables.bare_url("https://a.test") == "https://a.test"
 
 
 def test_module_name():
-    assert _validate.module_name("my_app2") == "MyApp2"
+    assert _variables.module_name("my_app2") == "MyApp2"
 
 
 @pytest.mark.parametrize(
     ("check", "values"),
     [
         (
-            lambda value: _validate.check_aliases(value, "example.com"),
+            lambda value: _variables.check_aliases(value, "example.com"),
             [
                 "www.example.com",
                 ["a b"],
@@ -162,7 +163,7 @@ def test_module_name():
             ],
         ),
         (
-            _validate.check_trusted_proxies,
+            _variables.check_trusted_proxies,
             [
                 "10.0.0.1",
                 ["10.0.0.1/8"],
@@ -177,7 +178,7 @@ def test_module_name():
             ],
         ),
         (
-            lambda value: _validate.check_tls(value, "80"),
+            lambda value: _variables.check_tls(value, "80"),
             [
                 "yes",
                 {"certificate": "/a"},
@@ -188,9 +189,9 @@ def test_module_name():
                 {"certificate": "/a", "key": "/k", "ciphers": "x"},
             ],
         ),
-        (_validate.check_body_size, ["", "8m;", "8 m", "eight", -1, True, None, "8mb", "1" * 7]),
+        (_variables.check_body_size, ["", "8m;", "8 m", "eight", -1, True, None, "8mb", "1" * 7]),
         (
-            _validate.check_assets,
+            _variables.check_assets,
             ["/assets/", ["/"], ["assets/"], ["/assets"], ["/a/../b/"], ["/a b/"], ["/a;/"], ["/$uri/"], [7]],
         ),
         (
@@ -202,7 +203,7 @@ def test_module_name():
             _validate.check_smoke,
             [{"path": "/"}, ["/"], [{"path": "x"}], [{"path": "/", "status": 99}], [{"path": "/", "contains": 7}]],
         ),
-        (_validate.check_hooks, [[], {"before_lunch": ["a"]}, {"before_install": "a.yml"}, {"before_install": [7]}]),
+        (_variables.check_hooks, [[], {"before_lunch": ["a"]}, {"before_install": "a.yml"}, {"before_install": [7]}]),
         (_validate.check_url_path, ["/$uri", '/"', "/;", "/'", "/a b", "/\\", "/{", "x", "", "/a\n"]),
     ],
 )
@@ -216,11 +217,11 @@ def test_refused_for_the_site(check, values):
 def test_what_passes_for_the_site_cannot_be_read_otherwise(text):
     """Whatever text gets through stands in the configuration of nginx as one word, and as itself."""
     for check in (
-        _validate.check_body_size,
+        _variables.check_body_size,
         _validate.check_token,
-        lambda value: _validate.check_assets([value])[0],
-        lambda value: _validate.check_aliases([value], "example.com")[0],
-        lambda value: _validate.check_trusted_proxies([value])[0],
+        lambda value: _variables.check_assets([value])[0],
+        lambda value: _variables.check_aliases([value], "example.com")[0],
+        lambda value: _variables.check_trusted_proxies([value])[0],
         _validate.check_url_path,
     ):
         try:
@@ -309,156 +310,156 @@ SAYS = [
         "bluegreen_artifact must be a path, or an http or https URL (got 'ftp://x/a')",
     ),
     (_validate.check_url_path, ("x",), "bluegreen_health_path must be a URL path that starts with / (got 'x')"),
-    (_validate.check_aliases, ("x", "a.b"), "bluegreen_aliases must be a list of host names (got 'x')"),
+    (_variables.check_aliases, ("x", "a.b"), "bluegreen_aliases must be a list of host names (got 'x')"),
     (
-        _validate.check_aliases,
+        _variables.check_aliases,
         (["X"], "a.b"),
         "bluegreen_aliases must hold host names such as www.example.com (got 'X')",
     ),
     (
-        _validate.check_aliases,
+        _variables.check_aliases,
         (["a.b"], "a.b"),
         "bluegreen_aliases must not repeat a host name, nor name bluegreen_domain",
     ),
     (
-        _validate.check_trusted_proxies,
+        _variables.check_trusted_proxies,
         ("x",),
         "bluegreen_trusted_proxies must be a list of addresses and networks (got 'x')",
     ),
     (
-        _validate.check_trusted_proxies,
+        _variables.check_trusted_proxies,
         ([7],),
         "bluegreen_trusted_proxies must hold addresses such as 10.0.0.1 and networks such as 10.0.0.0/8, with no bit set after the prefix (got '7')",
     ),
     (
-        _validate.check_trusted_proxies,
+        _variables.check_trusted_proxies,
         (["0.0.0.0/0"],),
         "bluegreen_trusted_proxies must not trust everybody: any visitor could forge an address (got 0.0.0.0/0)",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ("x", "80"),
         "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443) and hsts",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"cert": "/x"}, "80"),
         "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443) and hsts",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"certificate": "x", "key": "/k"}, "80"),
         "bluegreen_tls.certificate must be an absolute path of letters, digits and . _ / - without '..' (got 'x')",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"certificate": "/c", "key": "k"}, "80"),
         "bluegreen_tls.key must be an absolute path of letters, digits and . _ / - without '..' (got 'k')",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"certificate": "/c", "key": "/k", "listen": "x"}, "80"),
         "bluegreen_tls.listen must be a port, or IPv4-address:port (got 'x')",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"certificate": "/c", "key": "/k"}, "443"),
         "bluegreen_tls.listen must differ from bluegreen_listen (got 443 for both)",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"acme_email": "ops"}, "80"),
         "bluegreen_tls.acme_email must be an e-mail address (got 'ops')",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"acme_email": "ops@example.com", "key": "/k"}, "80"),
         "bluegreen_tls has acme_email and key. Remove acme_email to use a certificate of your own, or key to get one.",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"acme_email": "ops@example.com", "acme_directory": "http://x"}, "80"),
         "bluegreen_tls.acme_directory must be a URL that begins with https:// (got 'http://x')",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"acme_email": "ops@example.com", "acme_ca": "x"}, "80"),
         "bluegreen_tls.acme_ca must be an absolute path of letters, digits and . _ / - without '..' (got 'x')",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"certificate": "/c", "key": "/k", "acme_ca": "/x"}, "80"),
         "bluegreen_tls.acme_ca is for certificates of an authority: set acme_email too, or remove it",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"acme_email": "ops@example.com"}, "80", ["example.com", "*.example.com"]),
         "bluegreen_tls.acme_email: an authority gives *.example.com only to who controls its DNS. Get that c"
         "ertificate with a DNS plugin of certbot, and set certificate and key: see docs/how-to/https.md",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"acme_email": "ops@example.com"}, "80", ["app.local"]),
         "bluegreen_tls.acme_email: no public authority gives a certificate for app.local. Set bluegreen_domain to a public name.",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"acme_email": "ops@example.com"}, "80", ["localhost"]),
         "bluegreen_tls.acme_email: no public authority gives a certificate for localhost. Set bluegreen_domain to a public name.",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"acme_email": "ops@example.com"}, "80", ["203.0.113.1"]),
         "bluegreen_tls.acme_email: no public authority gives a certificate for 203.0.113.1. Set bluegreen_domain to a public name.",
     ),
     (
-        _validate.check_tls,
+        _variables.check_tls,
         ({"certificate": "/c", "key": "/k", "hsts": "forever"}, "80"),
         "bluegreen_tls.hsts must be a time such as 30d, 26w or 1y (got 'forever')",
     ),
     (
-        _validate.check_notify,
+        _variables.check_notify,
         ({"url": "https://x"},),
         "bluegreen_notify must be a list of mappings with url and optionally on (deployed, promoted, rolled_back, failed)",
     ),
     (
-        _validate.check_notify,
+        _variables.check_notify,
         ([{"url": "https://x", "to": 1}],),
         "bluegreen_notify must be a list of mappings with url and optionally on (deployed, promoted, rolled_back, failed)",
     ),
     (
-        _validate.check_notify,
+        _variables.check_notify,
         ([{"url": "hooks.example.com"}],),
         "bluegreen_notify[1].url must be a URL that begins with https:// (its value is not shown)",
     ),
     (
-        _validate.check_notify,
+        _variables.check_notify,
         ([{"url": "http://ann:secret@hooks.example.com:80/secret"}],),
         "bluegreen_notify[1].url sends its secret unencrypted to hooks.example.com. Use https://, which http:"
         "// may replace only for this machine or an address of a private network.",
     ),
     (
-        _validate.check_notify,
+        _variables.check_notify,
         ([{"url": "http://10.0.0.1/secret", "on": "failed"}],),
         "bluegreen_notify[1].on must be a list of deployed, promoted, rolled_back, failed (got 'failed')",
     ),
     (
-        _validate.check_notify,
+        _variables.check_notify,
         ([{"url": "http://localhost:8080/secret", "on": ["broken"]}],),
         "each of bluegreen_notify[1].on must be deployed or promoted or rolled_back or failed (got 'broken')",
     ),
     (
-        _validate.check_body_size,
+        _variables.check_body_size,
         (True,),
         "bluegreen_body_size must be a number followed by k, m or g, such as 8m (got 'True')",
     ),
     (
-        _validate.check_body_size,
+        _variables.check_body_size,
         ([],),
         "bluegreen_body_size must be a number followed by k, m or g, such as 8m (got '[]')",
     ),
-    (_validate.check_assets, ("x",), "bluegreen_assets must be a list of URL paths such as /assets/ (got 'x')"),
-    (_validate.check_assets, ([7],), "bluegreen_assets must be a list of URL paths such as /assets/ (got '[7]')"),
+    (_variables.check_assets, ("x",), "bluegreen_assets must be a list of URL paths such as /assets/ (got 'x')"),
+    (_variables.check_assets, ([7],), "bluegreen_assets must be a list of URL paths such as /assets/ (got '[7]')"),
     (
         _validate.check_token,
         (7,),
@@ -504,38 +505,38 @@ SAYS = [
     ),
     (_validate.check_smoke, ([{"path": "/", "contains": 7}],), "bluegreen_smoke.contains must be text (got '7')"),
     (
-        _validate.check_hooks,
+        _variables.check_hooks,
         ("x",),
         "bluegreen_hooks must be a mapping of before_install, after_install, before_start, after_start, before_promote, after_promote, "
         "on_failure to lists of task files (got 'x')",
     ),
     (
-        _validate.check_hooks,
+        _variables.check_hooks,
         ({"before_lunch": []},),
         "each key of bluegreen_hooks must be before_install or after_install or before_start or after_start or before_promote or "
         "after_promote or on_failure (got 'before_lunch')",
     ),
     (
-        _validate.check_hooks,
+        _variables.check_hooks,
         ({"after_start": "x"},),
         "bluegreen_hooks.after_start must be a list of task files (got 'x')",
     ),
     (
-        _validate.check_hooks,
+        _variables.check_hooks,
         ({"after_start": [""]},),
         "bluegreen_hooks.after_start must be a list of task files (got \"['']\")",
     ),
     (
-        _validate.check_hooks,
+        _variables.check_hooks,
         ({"after_start": [7]},),
         "bluegreen_hooks.after_start must be a list of task files (got '[7]')",
     ),
     (
-        _validate.check_snippet,
+        _variables.check_snippet,
         (7, "bluegreen_nginx_server"),
         "bluegreen_nginx_server must be text in nginx's language (got '7')",
     ),
-    (_validate.check_snippet, ("a\x00b", "x"), "x must be text in nginx's language (got 'a\\x00b')"),
+    (_variables.check_snippet, ("a\x00b", "x"), "x must be text in nginx's language (got 'a\\x00b')"),
     (_validate.check_whole, (True, "x", 0, 9), "x must be a whole number from 0 to 9 (got 'True')"),
     (_validate.check_whole, (10, "x", 0, 9), "x must be a whole number from 0 to 9 (got '10')"),
     (_validate.check_choice, ("x", "y", ("a", "b")), "y must be a or b (got 'x')"),
@@ -556,7 +557,7 @@ LONG = ".".join(["a" * 63] * 3 + ["b" * 61])
     ("check", "given", "found"),
     [
         (_validate.check_domain, (LONG,), LONG),
-        (_validate.check_aliases, ([LONG], "a.b"), [LONG]),
+        (_variables.check_aliases, ([LONG], "a.b"), [LONG]),
         (_validate.check_ports, ({"blue": "1024", "green": 65535},), {"blue": 1024, "green": 65535}),
         (_validate.check_listen, ("1",), "1"),
         (_validate.check_listen, (65535,), "65535"),
@@ -573,22 +574,22 @@ LONG = ".".join(["a" * 63] * 3 + ["b" * 61])
         (_validate.is_url, ("http://x",), True),
         (_validate.is_url, ("https://x",), True),
         (_validate.is_url, ("/tmp/http://",), False),
-        (_validate.bare_url, ("https://user:word@x.test/a/b?sig=1#c?d",), "https://x.test/a/b"),
-        (_validate.bare_url, ("https://x.test/a?u=http://y/z",), "https://x.test/a"),
-        (_validate.bare_url, ("https://x.test",), "https://x.test"),
+        (_variables.bare_url, ("https://user:word@x.test/a/b?sig=1#c?d",), "https://x.test/a/b"),
+        (_variables.bare_url, ("https://x.test/a?u=http://y/z",), "https://x.test/a"),
+        (_variables.bare_url, ("https://x.test",), "https://x.test"),
         (_validate.check_artifact, ("https://x/a", "sha256:" + "0" * 64), "https://x/a"),
         (_validate.check_artifact, ("a.tar.gz", None), "a.tar.gz"),
         (_validate.check_url_path, ("/" + "a" * 1023,), "/" + "a" * 1023),
-        (_validate.check_tls, ({}, "443"), {}),
+        (_variables.check_tls, ({}, "443"), {}),
         (
-            _validate.check_tls,
+            _variables.check_tls,
             ({"certificate": "/c", "key": "/k", "listen": "8443"}, "80"),
             {"certificate": "/c", "key": "/k", "listen": "8443"},
         ),
-        (_validate.check_tls, ({"certificate": "/c", "key": "/k"}, "80"), {"certificate": "/c", "key": "/k"}),
-        (_validate.check_body_size, (8,), "8"),
-        (_validate.check_body_size, ("8m",), "8m"),
-        (_validate.check_assets, (["/assets/"],), ["/assets/"]),
+        (_variables.check_tls, ({"certificate": "/c", "key": "/k"}, "80"), {"certificate": "/c", "key": "/k"}),
+        (_variables.check_body_size, (8,), "8"),
+        (_variables.check_body_size, ("8m",), "8m"),
+        (_variables.check_assets, (["/assets/"],), ["/assets/"]),
         (_validate.check_percent, (100,), 100),
         (_validate.check_percent, ("0",), 0),
         (_validate.check_smoke, ([{"path": "/"}],), [{"path": "/", "status": 200, "contains": ""}]),
@@ -598,16 +599,16 @@ LONG = ".".join(["a" * 63] * 3 + ["b" * 61])
             [{"path": "/a", "status": 100, "contains": "b"}],
         ),
         (_validate.check_smoke, ([{"path": "/", "status": 599}],), [{"path": "/", "status": 599, "contains": ""}]),
-        (_validate.check_hooks, ({"after_start": ["a.yml"]},), {"after_start": ["a.yml"]}),
-        (_validate.check_snippet, ("a;", "x"), "a;"),
+        (_variables.check_hooks, ({"after_start": ["a.yml"]},), {"after_start": ["a.yml"]}),
+        (_variables.check_snippet, ("a;", "x"), "a;"),
         (_validate.check_whole, ("0", "x", 0, 9), 0),
         (_validate.check_whole, (9, "x", 0, 9), 9),
         (_validate.check_whole, (999_999_999, "x", 0, 10**9), 999_999_999),
         (_validate.check_choice, ("a", "x", ("a", "b")), "a"),
         (_validate.check_env_id, ("",), ""),
         (_validate.check_env_id, ("0123456789ab",), "0123456789ab"),
-        (_validate.module_name, ("my_app2",), "MyApp2"),
-        (_validate.check_trusted_proxies, (["10.0.0.0/8", "::1"],), ["10.0.0.0/8", "::1"]),
+        (_variables.module_name, ("my_app2",), "MyApp2"),
+        (_variables.check_trusted_proxies, (["10.0.0.0/8", "::1"],), ["10.0.0.0/8", "::1"]),
     ],
 )
 def test_what_is_accepted_and_what_becomes_of_it(check, given, found):
@@ -618,14 +619,14 @@ def test_what_is_accepted_and_what_becomes_of_it(check, given, found):
     ("check", "given"),
     [
         (_validate.check_domain, (LONG + "b",)),
-        (_validate.check_aliases, ([LONG + "b"], "a.b")),
+        (_variables.check_aliases, ([LONG + "b"], "a.b")),
         (_validate.check_listen, (65536,)),
         (_validate.check_url_path, ("/" + "a" * 1024,)),
         (_validate.check_path, ("/opt/../etc", "x")),
         (_validate.check_path, ("///", "x")),
         (_validate.check_artifact, ("https://x/a", "sha256:0")),
         (_validate.check_artifact, ("a.tar.gz", "sha256:0")),
-        (_validate.check_trusted_proxies, (["fe80::1%eth0"],)),
+        (_variables.check_trusted_proxies, (["fe80::1%eth0"],)),
     ],
 )
 def test_what_is_one_too_many(check, given):
