@@ -32,6 +32,9 @@ class ActionModule(ActionBase):
         folder = os.path.dirname(C.DEFAULT_LOCAL_TMP)
         if state == "absent" and run and first and not self._task.check_mode:
             _controller.stop_watchdog(folder, run)
+        ended = args.pop("ended", None)
+        if state == "absent" and ended:
+            return dict(ended)
         with_clock = args.pop("with_clock", False)
         began = time.monotonic()
         result = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
@@ -25,7 +26,7 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils import (
 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._cluster import Cluster
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Gate, Infos, Result
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Gate, Infos, Result
 
 _WHAT = ("check", "plan", "certificate", "cookie", "meetings", "switch_times", "sum_up", "tell")
 _OPTIONS = {
@@ -85,6 +86,9 @@ class ActionModule(ActionBase):
     def _var(self, name: str) -> Any:
         """The value of a variable of the playbooks, or of the user; V(None) where it is not set."""
         return self._templar.template(self._given.get(name))
+
+    def _is(self, name: str) -> bool:
+        return boolean(self._var(name))
 
     def _of(self, host: str) -> Mapping[str, Any]:
         """The variables of a host. Ansible puts them together anew, in milliseconds, each time they are asked for."""
@@ -172,7 +176,12 @@ class ActionModule(ActionBase):
             plan = _plans.with_nodes(plan, self._var("bluegreen_app"), clusters, live)
         if plan["ok"]:
             self._say(lines)
-        return _gate.planned(before, plan)
+        gate = _gate.planned(before, plan)
+        finish = self._finish("deploy") if kind == "deploy" and plan["ok"] else {}
+        if finish:
+            for goal in gate["hosts"].values():
+                goal["finish"] = {**finish, "unless_ecto": self._var("bluegreen_migrations_command") == "auto"}
+        return gate
 
     def _everyone(self) -> Infos:
         """Host to what it told, of all hosts of the group, whether they are in this run or not."""
@@ -213,7 +222,30 @@ class ActionModule(ActionBase):
     def _switch_times(self) -> dict:
         # With fewer forks than hosts the first would wait for the moment, and keep the last from being there in time.
         together = 1 < len(self._hosts) <= self._given["ansible_forks"] and not self._task.check_mode
-        return {"hosts": _clock.switch_times(self._registered("lock"), time.monotonic()) if together else {}}
+        times = _clock.switch_times(self._registered("lock"), time.monotonic()) if together else {}
+        finish = self._finish("switch")
+        return {"hosts": times, **({"finish": finish} if finish else {})}
+
+    def _finish(self, step: str) -> dict[str, Any]:
+        """How a host ends the run with a step, as options of deploy_lock. Empty where it must not: others have a say, or more is to come."""
+        hooks = self._var("bluegreen_hooks")
+        if step == "deploy":
+            command = self._var("bluegreen_migrations_command")
+            more = [self._is("bluegreen_promote"), self._var("bluegreen_cluster"), hooks.get("after_start")]
+            more += [command and command != "auto"]
+        else:
+            more = [self._var("bluegreen_on_live"), self._is("bluegreen_stop_idle"), hooks.get("after_promote")]
+            more += [int(self._var("bluegreen_drain_timeout"))]
+        if len(self._given["ansible_play_hosts_all"]) > 1 or self._task.check_mode or any(more):
+            return {}
+        summary = self._summary(self._gate(), {"ok": True, "failures": [], "lost": []})
+        return {
+            "confirm": next(iter(summary["confirm"].values()), None),
+            "consent": self._is("bluegreen_force") and self._var("__bluegreen_operation") == "deploy",
+            "migrations": summary["migrations"],
+            "backup": summary["backup"],
+            "keep_releases": int(self._var("bluegreen_keep_releases")),
+        }
 
     def _ends(self) -> tuple[Gate, Gate, Gate]:
         """Gates of the run itself, of what comes after a switch, and of the finish."""
@@ -228,6 +260,15 @@ class ActionModule(ActionBase):
 
     def _sum_up(self) -> dict:
         gate, after_switch, _finished = self._ends()
+        ended = {
+            host: result["ended"]
+            for name in ("deployed", "switched")
+            for host, result in self._of_this_run(name).items()
+            if result.get("ended")
+        }
+        return {**self._summary(gate, after_switch), "ended": ended}
+
+    def _summary(self, gate: Gate, after_switch: Gate) -> dict[str, Any]:
         listed = next((one for one in self._of_this_run("listed").values() if one.get("migrations")), None)
         told = listed["migrations"] if listed else {}
         migrated = next(iter(self._of_this_run("migrated").values()), {})

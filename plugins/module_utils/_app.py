@@ -24,7 +24,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import F
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Content, Facts, Migrations, Node
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Content, Facts, Migrations, Node
 
 # The options that every module takes: which app, and where it lives. Documented in the fragment of the same name.
 APP_OPTIONS = dict(

@@ -24,7 +24,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import _files, _
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Node, Sockets
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Node, Sockets
 
 LOOPBACK = "127.0.0.1"
 EPMD, PORTS = _validate.EPMD, _validate.NODE_PORTS

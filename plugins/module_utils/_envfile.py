@@ -23,7 +23,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import EnvChanges
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import EnvChanges
 
 _NAME = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 # Tab is the one control character that systemd lets into a variable.

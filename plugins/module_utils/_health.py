@@ -20,7 +20,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import F
 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Answer, Sockets
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Answer, Sockets
 
 
 def probe(app: App, color: str, pid: int | None, path: str, timeout: float = 5.0) -> Answer:

@@ -18,7 +18,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import
 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Answer
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Answer
 
 
 def http_get(

@@ -41,7 +41,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import
 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Facts, Info, Migrations, Slot
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Facts, Info, Migrations, Slot
 
 # Documented in the fragments app.health and app.look.
 INFO_OPTIONS = dict(
@@ -174,6 +174,15 @@ def certificate(app: App) -> dict[str, Any] | None:
         "days_left": int((found["not_after"] - now) // 86400),
         "worry": _certificate.worry(found, now),
     }
+
+
+def no_http3(app: App, nginx_version: str | None) -> list[str]:
+    """A sentence if HTTP/3 is wanted of the site and this nginx cannot do it."""
+    if not _nginx.wants_http3(_files.read_text(app.site_file) or ""):
+        return []
+    return [
+        f"bluegreen_tls.http3: nginx {nginx_version} has no HTTP/3, so the site goes without. That of Debian 13, or of nginx.org, has it."
+    ]
 
 
 def certificate_notes(app: App, told: Mapping[str, Any] | None) -> list[str]:
@@ -399,7 +408,7 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         + name_conflicts(app),
         "notes": not_installed(app)
         + open_ports(app, seen)
-        + (certificate_notes(app, told_of_certificate) if app.web else [])
+        + (certificate_notes(app, told_of_certificate) + no_http3(app, nginx_version) if app.web else [])
         + [note for note in (visitors_note, edit.note() if edit.is_kept else None) if note],
         "no_site": app.web and not app.has_site(),
         "rolled_back": facts["rolled_back"],

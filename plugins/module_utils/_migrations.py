@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Migrations
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Migrations
 
 # What bluegreen_migrations_command is by default: our own question, for a release that has ecto_sql in it.
 AUTO = "auto"

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
 _CONDITION = re.compile(
-    r"^(.*?)\s*# (?:nginx (<|>=) ([0-9.]+)|(with IPv6)|(unless set elsewhere)|(with|without) a certificate)$"
+    r"^(.*?)\s*# (?:nginx (<|>=) ([0-9.]+)|(with IPv6)|(with|without) HTTP/3|(unless set elsewhere)|(if|unless) shared elsewhere"
+    r"|(with|without) a certificate)$"
 )
 # ssl.VERIFY_X509_PARTIAL_CHAIN, which Python has a name for since 3.10: trust the certificate itself, without its issuer.
 _PARTIAL_CHAIN = 0x80000
@@ -44,23 +45,31 @@ def for_host(
     has_ipv6: bool = True,
     is_set: Callable[[str], bool] = lambda directive: False,
     has_certificate: bool = True,
+    has_http3: bool = False,
+    is_shared: Callable[[str], bool] = lambda listen: False,
 ) -> str:
     """A site for this host: a line that ends in conditions, such as C(# nginx >= 1.25.1), stays only where they are so.
 
     :param is_set: whether another file of this nginx has a directive, which may be there once only.
     :param has_certificate: whether the certificate that the site names is there.
+    :param has_http3: whether this nginx can.
+    :param is_shared: whether another site shares an address of C(listen … quic) among the workers, which one has to say for all.
     """
     lines = []
     for whole in text.splitlines(keepends=True):
         line: str | None = whole
         while line and (found := _CONDITION.match(line.rstrip("\n"))):
-            line, sign, wanted, ipv6, _once, certificate = found.groups()
+            line, sign, wanted, ipv6, http3, once, shared, certificate = found.groups()
             if wanted:
                 stays = (_numbers(version or "0") >= _numbers(wanted)) == (sign == ">=")
             elif certificate:
                 stays = has_certificate == (certificate == "with")
+            elif shared:
+                stays = is_shared(line.split()[1]) == (shared == "if")
+            elif once:
+                stays = not is_set(line.split()[0])
             else:
-                stays = has_ipv6 if ipv6 else not is_set(line.split()[0])
+                stays = has_ipv6 if ipv6 else has_http3 == (http3 == "with")
             line = line + "\n" if stays else None
         lines.append(line or "")
     return "".join(lines)
@@ -169,18 +178,31 @@ def binary() -> str | None:
 
 def fitted(app: App, text: str, version: str | None) -> str:
     """The site as it is to be on this host: see V(for_host)."""
-    there = os.path.exists(_certificate.of_site(text)[0])
-    return for_host(text, version, has_ipv6(), lambda directive: _is_set_elsewhere(app, directive), there)
+    return for_host(
+        text,
+        version,
+        has_ipv6(),
+        lambda directive: _is_elsewhere(app, rf"{directive}\s"),
+        os.path.exists(_certificate.of_site(text)[0]),
+        wants_http3(text) and Nginx(app).has_http3(),
+        lambda listen: _is_elsewhere(app, rf"listen\s+(?:\*:|0\.0\.0\.0:)?{re.escape(listen)}\s[^;]*\breuseport\b"),
+    )
 
 
-def _is_set_elsewhere(app: App, directive: str) -> bool:
+def wants_http3(text: str) -> bool:
+    """Whether HTTP/3 is wanted of a site, as set-up has it, or as it is on a host that cannot do it."""
+    return "# with HTTP/3" in text or "# bluegreen_tls.http3 is set" in text
+
+
+def _is_elsewhere(app: App, pattern: str) -> bool:
+    """Whether another file of this nginx has a directive, given as the beginning of its line."""
     paths = [
         path
-        for pattern in ("nginx.conf", "conf.d/*.conf", "sites-enabled/*")
-        for path in glob.glob(f"{app.nginx_conf_dir}/{pattern}")
+        for place in ("nginx.conf", "conf.d/*.conf", "sites-enabled/*")
+        for path in glob.glob(f"{app.nginx_conf_dir}/{place}")
         if path != app.site_file and os.path.isfile(path)
     ]
-    return any(re.search(rf"^\s*{directive}\s", _files.read_text(path) or "", re.MULTILINE) for path in paths)
+    return any(re.search(rf"(?:^|[;{{])\s*{pattern}", _files.read_text(path) or "", re.MULTILINE) for path in paths)
 
 
 class Nginx:
@@ -205,6 +227,9 @@ class Nginx:
         _rc, text = run([self.binary, "-v"], env=clean_environ())
         found = re.search(r"nginx/([0-9.]+)", text)
         return found.group(1) if found else None
+
+    def has_http3(self) -> bool:
+        return bool(self.binary) and "http_v3_module" in run([self.binary or "", "-V"], env=clean_environ())[1]
 
     def test(self) -> tuple[bool, str]:
         """C(nginx -t): (fine or not, what it said)."""

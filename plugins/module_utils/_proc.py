@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _files
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Sockets
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Sockets
 
 _LOADED = time.monotonic()
 

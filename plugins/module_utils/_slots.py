@@ -24,7 +24,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import
 )
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import (
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import (
         Facts,
         FormerlyLive,
         Goal,

@@ -92,6 +92,12 @@ options:
     type: bool
     default: false
     version_added: 1.0.0
+  ended:
+    description:
+      - For V(absent), what M(beamops.bluegreen.slot_switch) or M(beamops.bluegreen.slot_service) has returned as C(ended). Then the host
+        is not asked again.
+    type: dict
+    version_added: 1.0.0
   keep_releases:
     description:
       - For V(absent), how many old releases to keep, besides those in slots and the last one that was live. Without it none is removed.
@@ -151,87 +157,18 @@ actions:
   returned: with O(confirm)
 """
 
-import calendar
 import json
 import os
-import time
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _exclusive, _files, _slots
-from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _exclusive, _files, _lock
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._info import INFO_OPTIONS, collect
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import renamed, run_module
-from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
-
-# About 150 KB; older lines are dropped.
-HISTORY_LINES = 500
-
-
-def age_of(lock: dict[str, Any]) -> float:
-    """Seconds since the lock was taken; negative after the clock went backwards."""
-    try:
-        return time.time() - calendar.timegm(time.strptime(lock["since"], "%Y-%m-%dT%H:%M:%SZ"))
-    except (KeyError, TypeError, ValueError):
-        return float("inf")
-
-
-def describe(lock: dict[str, Any], stale_after: float) -> str:
-    age = age_of(lock)
-    since = "at an unknown time" if age == float("inf") else f"since {lock['since']}, {max(0, int(age)) // 60} min ago"
-    text = f"the lock is held by {lock.get('holder') or 'somebody'} for {lock.get('operation') or 'a run'} {since}"
-    return text + (" (stale)" if age >= stale_after else "")
-
-
-def read(app: App) -> dict[str, Any] | None:
-    """The lock that is there, or V(None). An unreadable one is a lock all the same."""
-    text = _files.read_text(app.lock)
-    if text is None:
-        return None
-    found = _files.read_json(app.lock)
-    return found if isinstance(found, dict) else {"run": "", "holder": "", "operation": "", "since": ""}
-
-
-def live_now(app: App) -> dict[str, Any]:
-    """What is live now: {"color", "release", "env"}, and "commit" where it is known, for the history."""
-    try:
-        color = app.live_color()
-        held = app.slot_content(color) if color else None
-    except (Failure, Refused):
-        return {"color": None, "release": None, "env": None}
-    live = {"color": color, "release": held["release"] if held else None, "env": held["env"] if held else None}
-    commit = app.commit(live["release"])
-    return {**live, "commit": commit} if commit else live
-
-
-def append_history(app: App, lock: dict[str, Any], result: str, why: str, backup: str = "") -> None:
-    """One line of history for a run that has ended: who did what, from where to where, how long, and how it went."""
-    age = age_of(lock)
-    entry = {
-        "at": lock.get("since"),
-        "who": lock.get("holder"),
-        "operation": lock.get("operation"),
-        "run": lock.get("run"),
-        "from": lock.get("before"),
-        "to": live_now(app),
-        "result": result,
-        "why": why[:1000],
-        "seconds": max(0, int(age)) if age != float("inf") else None,
-        **({"backup": backup} if backup else {}),
-    }
-    lines = (_files.read_text(app.history) or "").splitlines()[-HISTORY_LINES + 1 :]
-    if lines and json.dumps(entry["run"]) in lines[-1]:
-        # It was killed after this, and before the lock was removed.
-        return
-    try:
-        _files.write_file(app.history, "\n".join([*lines, json.dumps(entry, sort_keys=True)]) + "\n", 0o644)
-    except OSError:
-        # A full disk must not keep the lock.
-        pass
 
 
 def acquire(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
@@ -246,14 +183,15 @@ def acquire(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
         return {"msg": "this run already holds the lock", "lock": found}
     if found:
         raise Failure(
-            describe(found, params["stale_after"]) + ". Wait for it to finish, or, if it is dead, run unlock.yml.",
+            _lock.describe(found, params["stale_after"])
+            + ". Wait for it to finish, or, if it is dead, run unlock.yml.",
             lock=found,
         )
     if module.check_mode:
         return {"changed": True, "msg": "the lock is free", "lock": None}
     os.makedirs(app.root, mode=0o755, exist_ok=True)
     lock = {name: params[name] for name in ("holder", "operation", "host", "controller")}
-    lock.update(run=params["run_id"], since=_files.now(), before=live_now(app))
+    lock.update(run=params["run_id"], since=_files.now(), before=_lock.live_now(app))
     temporary = f"{app.root}/.lock.{os.getpid()}.new"
     with open(temporary, "x", encoding="utf-8") as stream:
         json.dump(lock, stream)
@@ -263,104 +201,21 @@ def acquire(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
         # link(2) fails when the name is taken: the lock appears with its text, and only one of two runs gets it.
         os.link(temporary, app.lock)
     except FileExistsError:
-        other = read(app)
+        other = _lock.read(app)
         raise Failure(
-            "another run acquired the lock first: " + describe(other or {}, params["stale_after"]), lock=other
+            "another run acquired the lock first: " + _lock.describe(other or {}, params["stale_after"]), lock=other
         ) from None
     finally:
         _files.remove(temporary)
     return {"changed": True, "msg": "acquired the lock", "lock": None}
 
 
-def free(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
-    """End the run: confirm what was deployed, prune, write the history, free the lock. Raises: Failure."""
-    params, wrong, result = module.params, None, {"msg": "this run does not hold the lock", "lock": found}
-    ours = bool(found) and found["run"] == params["run_id"]
-    if ours or module.check_mode:
-        try:
-            result["actions"] = confirm_and_prune(app, params, module.check_mode)
-        except (Failure, Refused, OSError) as error:
-            # It keeps neither the lock nor the group: the slots run what they should.
-            wrong = f"cleanup failed: {error}"
-    if ours:
-        if not module.check_mode:
-            append_history(
-                app, found, "failed" if wrong else params["result"], wrong or params["reason"], params["backup"]
-            )
-            _files.remove(app.lock)
-        result.update(changed=True, msg="freed the lock")
-    result["info"] = collect(app, params)
-    if wrong:
-        raise Failure(wrong, info=result["info"])
-    return result
-
-
-def confirm_and_prune(app: App, params: Mapping[str, Any], check: bool) -> list[str]:
-    """The group is good: nobody needs the former content of the slot any more, nor old releases. Returns what is done, in words."""
-    actions, color = [], params["confirm"]
-
-    def do(words: str, effect: Callable[..., object], *args: Any) -> None:
-        actions.append(words)
-        if not check:
-            effect(*args)
-
-    if color:
-        release = app.slot_release(color) or ""
-        if os.path.exists(app.journal(color)):
-            do(f"confirm {release} in {color}", _app.drop_journal, app, color)
-        facts = app.facts()
-        if params["consent"] and _slots.is_marked(facts, facts["slots"][color]):
-            facts = _slots.after_consent(facts, color)
-            do(f"forget that {release} was rolled back from", app.write_facts, facts)
-        elif not check and app.write_facts(facts):
-            actions.append("write the facts")
-    if params["migrations"]:
-        told = dict(params["migrations"])
-        release = told.pop("release")
-        kept: dict[str, Any] = {**app.migrations().get(release, {})}
-        kept.pop("at", None)
-        if params["backup"] or "backup" in kept:
-            told["backup"] = params["backup"] or kept["backup"]
-        if os.path.isdir(app.release_dir(release)) and told != kept:
-            words = f"record {len(told['ran'])} migrations of {release}"
-            do(words, note_migrations, app, release, {**told, "at": _files.now()})
-    if params["keep_releases"] is None:
-        return actions
-    facts = app.facts()
-    protected: set[str | None] = {entry["release"] for entry in _slots.rollback_candidates(facts)[:1]}
-    for slot in COLORS:
-        protected.add(app.slot_release(slot))
-        protected.add(((_files.read_json(app.journal(slot)) or {}).get("former") or {}).get("release"))
-    for old in _slots.prune(app.installed_releases(), protected, params["keep_releases"]):
-        do(f"remove {old}", remove_release, app, old)
-    for one in app.former_envs():
-        if not any(_slots.same(one, entry) for entry in facts["was_live"]):
-            do(f"remove the previous environment {_slots.named(one)}", _files.remove, app.former_env(**one))
-    return actions
-
-
-def note_migrations(app: App, release: str, told: dict[str, Any]) -> None:
-    os.makedirs(f"{app.root}/former", mode=0o700, exist_ok=True)
-    _files.write_json(app.migrations_file(release), told)
-
-
-def remove_release(app: App, release: str) -> None:
-    # Renamed first: what is called like a release is one, whole, until it is gone.
-    doomed = f"{app.releases}/.removing.{os.getpid()}"
-    os.rename(app.release_dir(release), doomed)
-    _files.remove_tree(doomed)
-    for one in app.former_envs():
-        if one["release"] == release:
-            _files.remove(app.former_env(**one))
-    _files.remove(app.migrations_file(release))
-
-
 def break_lock(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
     """Break a lock that is stale, or whose run is known to be dead. Raises: Failure."""
     if not found:
         return {"msg": "there is no lock", "lock": None}
-    text = describe(found, module.params["stale_after"])
-    if age_of(found) < module.params["stale_after"] and not module.params["force"]:
+    text = _lock.describe(found, module.params["stale_after"])
+    if _lock.age_of(found) < module.params["stale_after"] and not module.params["force"]:
         raise Failure(
             f"{text}. It is not stale yet, so its run may still be working. If you are sure it is dead: -e bluegreen_force=true",
             lock=found,
@@ -376,15 +231,21 @@ def break_lock(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
             os.link(doomed, app.lock)
             _files.remove(doomed)
             raise Failure(
-                f"another run acquired the lock first: {describe(really, module.params['stale_after'])}", lock=really
+                f"another run acquired the lock first: {_lock.describe(really, module.params['stale_after'])}",
+                lock=really,
             )
-        append_history(app, found, "died", "its lock was broken")
+        _lock.append_history(app, found, "died", "its lock was broken")
         _files.remove(doomed)
     return {"changed": True, "msg": f"broke the lock: {text}", "lock": found}
 
 
+def free(module: AnsibleModule, app: App, found: Any) -> dict[str, Any]:
+    """End the run, and free the lock. Raises: Failure."""
+    return _lock.end(app, module.params, found, module.check_mode)
+
+
 def work(module: AnsibleModule, app: App) -> dict[str, Any]:
-    params, found = module.params, read(app)
+    params, found = module.params, _lock.read(app)
     state, ours = params["state"], found is not None and found["run"] == params["run_id"]
     act = {"present": acquire, "absent": free, "broken": break_lock}[state]
     # Freeing does not wait: a module that hangs must not keep the lock.
@@ -395,7 +256,7 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     else:
         # A run that takes over from a dead one waits until the modules of that run have finished on this host.
         with _exclusive.exclusive_access(app):
-            result = act(module, app, read(app))
+            result = act(module, app, _lock.read(app))
     if state == "present":
         result["info"] = collect(app, params)
     return result
@@ -416,6 +277,7 @@ def main() -> None:
             with_clock=dict(type="bool", default=False),
             confirm=dict(type="str", choices=["blue", "green"]),
             migrations=dict(type="dict"),
+            ended=dict(type="dict"),
             backup=dict(type="str", default=""),
             consent=dict(type="bool", default=False),
             keep_releases=dict(type="int"),

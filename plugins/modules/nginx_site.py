@@ -100,6 +100,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _files,
     _http,
     _nginx,
+    _renewal,
     _validate,
 )
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
@@ -225,7 +226,7 @@ class Site:
         if not path or not self.app.tls_listen:
             return False
         config = {"root": self.app.root, "domain": self.app.domain, "listen": self.app.tls_listen}
-        certificate = _certificate.Certificate({**config, "certificate": path, "key": key})
+        certificate = _renewal.Certificate({**config, "certificate": path, "key": key})
         found = certificate.found()
         return bool(found) and certificate.served() not in (None, (found or {})["fingerprint"])
 

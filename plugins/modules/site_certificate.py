@@ -89,7 +89,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _certificate, _files
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _certificate, _files, _renewal
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
 
@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
 
-def adopt(certificate: _certificate.Certificate, site: str) -> bool:
+def adopt(certificate: _renewal.Certificate, site: str) -> bool:
     """Take over what certbot, or somebody by hand, got for this site before; so it never goes back to http. Whether there was something."""
     if certificate.found():
         return False
@@ -111,19 +111,19 @@ def adopt(certificate: _certificate.Certificate, site: str) -> bool:
     return True
 
 
-def state_of(certificate: _certificate.Certificate) -> dict[str, Any]:
+def state_of(certificate: _renewal.Certificate) -> dict[str, Any]:
     found = certificate.found()
     good = bool(found) and not _certificate.uncovered(found or {}, certificate.config["names"])
     return {
         "fingerprint": found["fingerprint"] if found and good else "",
         "not_after": found["not_after"] if found and good else 0.0,
         "has_key": os.path.exists(certificate.key),
-        "certbot": bool(shutil.which("certbot", path=_certificate.PROGRAMS)),
+        "certbot": bool(shutil.which("certbot", path=_renewal.PROGRAMS)),
         "problem": "",
     }
 
 
-def write(certificate: _certificate.Certificate, bundle: str) -> bool:
+def write(certificate: _renewal.Certificate, bundle: str) -> bool:
     """Put the certificate and the key of another host there. Raises: Refused."""
     try:
         told = json.loads(bundle)
@@ -147,7 +147,7 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
             # A dry run has written nothing.
             return {"fingerprint": "", "not_after": 0.0, "has_key": False, "certbot": True, "problem": ""}
         raise Failure(f"{app.root}/tls/config.json is missing. Run setup.yml.")
-    certificate, changed, state = _certificate.Certificate(config), False, module.params["state"]
+    certificate, changed, state = _renewal.Certificate(config), False, module.params["state"]
     if state == "read":
         texts = {"certificate": _files.read_text(certificate.path), "key": _files.read_text(certificate.key)}
         if None in texts.values():
@@ -163,7 +163,7 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     else:
         try:
             changed = certificate.renew()
-        except _certificate.Problem as error:
+        except _renewal.Problem as error:
             problem = str(error)
     return {**state_of(certificate), "changed": changed, "problem": problem}
 

@@ -128,8 +128,8 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._module import r
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
-    from ansible_collections.beamops.bluegreen.plugins.module_utils import _types
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _types
 
 
 def environment(app: App, params: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

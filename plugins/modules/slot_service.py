@@ -84,6 +84,13 @@ options:
     type: bool
     default: false
     version_added: 1.0.0
+  finish:
+    description:
+      - How the run ends, as options of M(beamops.bluegreen.deploy_lock) such as C(confirm) and C(keep_releases). For the last step of a
+        run on a host that is the whole group, it saves one run on the host.
+      - Of V(deployed). With C(unless_ecto), not where the release has ecto_sql in it, because its migrations are to be listed.
+    type: dict
+    version_added: 1.0.0
   health_timeout:
     description: Seconds within which the slot must become healthy.
     type: int
@@ -151,6 +158,10 @@ has_ecto:
   description: Whether the release in the slot has ecto_sql in it.
   type: bool
   returned: success
+ended:
+  description: What M(beamops.bluegreen.deploy_lock) returns for C(state=absent).
+  type: dict
+  returned: with O(finish)
 connections:
   description: Connections that the slot still had in the end.
   type: int
@@ -596,9 +607,17 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     result = getattr(slot, module.params["state"])()
     color = result.get("color", slot.color)
     node = app.node(color, _service.for_slot(app, color).pid())
+    has_ecto = app.has_library(app.slot_release(color), _migrations.LIBRARY)
+    finish = dict(module.params["finish"] or {})
+    asks = finish.pop("unless_ecto", False) and has_ecto
+    if module.params["state"] == "deployed" and finish and not asks and not module.check_mode:
+        # Here, because a host of a larger group would compile it for nothing.
+        from ansible_collections.beamops.bluegreen.plugins.module_utils import _lock
+
+        result["ended"] = _lock.end_well(app, module.params, {**finish, "confirm": color})
     return {
         **{"color": color, "env": _envfile.env_id(app.env(color)), "node": node, "actions": slot.actions},
-        **{"has_ecto": app.has_library(app.slot_release(color), _migrations.LIBRARY), **result},
+        **{"has_ecto": has_ecto, **result},
     }
 
 
@@ -615,6 +634,7 @@ def main() -> None:
             release=dict(type="str"),
             env=dict(type="str", no_log=True),
             env_id=dict(type="str", default=""),
+            finish=dict(type="dict"),
             force=dict(type="bool", default=False),
             anew=dict(type="bool", default=False),
             allow_live=dict(type="bool", default=False),

@@ -74,6 +74,12 @@ options:
     description: In check mode, assume that the slot holds O(release) and is healthy, as it would be by then.
     type: bool
     default: false
+  finish:
+    description:
+      - How the run ends, as options of M(beamops.bluegreen.deploy_lock) such as C(confirm) and C(keep_releases). For the last step of a
+        run on a host that is the whole group, it saves one run on the host.
+    type: dict
+    version_added: 1.0.0
   run_id:
     description: Id of the run, for V(undone).
     type: str
@@ -110,6 +116,10 @@ switched_at:
   description: When the traffic moved, in seconds since the host booted.
   type: float
   returned: when it moved
+ended:
+  description: What M(beamops.bluegreen.deploy_lock) returns for C(state=absent).
+  type: dict
+  returned: with O(finish)
 previous:
   description: Color that was live before.
   type: str
@@ -140,7 +150,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._module import r
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Facts
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Facts
 
 # One answer may come from luck; three new connections meet more than one nginx worker.
 PROOFS = 3
@@ -369,7 +379,14 @@ class Switch:
 
 
 def work(module: AnsibleModule, app: App) -> dict[str, Any]:
-    return getattr(Switch(module, app), module.params["state"])()
+    params = module.params
+    result = getattr(Switch(module, app), params["state"])()
+    if params["state"] == "switched" and params["finish"] and not module.check_mode:
+        # Here, because a host of a larger group would compile it for nothing.
+        from ansible_collections.beamops.bluegreen.plugins.module_utils import _lock
+
+        result["ended"] = _lock.end_well(app, params, params["finish"])
+    return result
 
 
 def main() -> None:
@@ -392,6 +409,7 @@ def main() -> None:
             ),
             switch_at=dict(type="float", **renamed("at")),
             assume_ready=dict(type="bool", default=False),
+            finish=dict(type="dict"),
             run_id=dict(type="str", default="", **renamed("run")),
         ),
         work,

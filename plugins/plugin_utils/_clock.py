@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Result
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Result
 
 # Understood by any shell, and starts no process.
 COMMAND = "read up idle </proc/uptime; echo $up"

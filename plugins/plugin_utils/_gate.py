@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import FailedStep, Gate, Result
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import FailedStep, Gate, Result
 
 
 class Step(NamedTuple):

@@ -22,7 +22,7 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils._plans import (
 )
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import (
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import (
         EnvChanges,
         FailedStep,
         Gate,

@@ -16,7 +16,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import na
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils._gate import why
 
 if TYPE_CHECKING:
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Infos, Result
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Infos, Result
 
 # Seconds for all of them: a run must not wait for a chat.
 _PATIENCE = 10

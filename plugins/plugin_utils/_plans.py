@@ -19,7 +19,7 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils._gate import fir
 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._cluster import Cluster
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import (
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import (
         FailedStep,
         Gate,
         Goal,

@@ -19,7 +19,7 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils._plans import un
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ansible_collections.beamops.bluegreen.plugins.module_utils._types import Info, Infos
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Info, Infos
 
 # Of a slot, what others may count on; the rest is ours to change.
 _SLOT = (

@@ -98,13 +98,13 @@ def check_trusted_proxies(value: Any) -> list[str]:
 
 
 def check_tls(value: Any, listen: str, names: Iterable[Any] = ()) -> dict[str, Any]:
-    """{"certificate", "key"} or {"acme_email", …}, each with "listen" and "hsts", or an empty mapping for none.
+    """{"certificate", "key"} or {"acme_email", …}, each with "listen", "hsts" and "http3", or an empty mapping for none.
 
     :param names: of the site, for which an authority would be asked.
     """
-    if not isinstance(value, dict) or not set(value) <= _OWN | _ACME | {"listen", "hsts"}:
+    if not isinstance(value, dict) or not set(value) <= _OWN | _ACME | {"listen", "hsts", "http3"}:
         raise Refused(
-            "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443) and hsts"
+            "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443), hsts and http3"
         )
     if not value:
         return value
@@ -120,6 +120,8 @@ def check_tls(value: Any, listen: str, names: Iterable[Any] = ()) -> dict[str, A
             check_path(value.get(name), f"bluegreen_tls.{name}")
     if "hsts" in value and not re.match(r"\A[1-9][0-9]{0,3}[dwy]\Z", str(value["hsts"])):
         raise Refused(f"bluegreen_tls.hsts must be a time such as 30d, 26w or 1y (got {shown(value['hsts'])!r})")
+    if not isinstance(value.get("http3", False), bool):
+        raise Refused(f"bluegreen_tls.http3 must be true or false (got {shown(value['http3'])!r})")
     try:
         check_listen(value.get("listen", "443"))
     except Refused as error:

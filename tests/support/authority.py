@@ -43,15 +43,15 @@ class Authority:
         self._run, self.address = run, address
         self.directory = f"https://{address}:14000/dir"
 
-    def start(self, leads_to="127.0.0.1", seconds=90 * 86400, **settings):
-        """:param seconds: how long a certificate lasts. :param settings: of pebble's environment, such as PEBBLE_WFE_NONCEREJECT."""
+    def start(self, leads_to="127.0.0.1", seconds=90 * 86400, port=80, **settings):
+        """:param seconds: how long a certificate lasts. :param port: where it asks for the challenge. :param settings: of pebble's environment, such as PEBBLE_WFE_NONCEREJECT."""
         self.stop()
         self._run(f"ADDRESS={self.address}; {_CERTIFICATES}")
         config = {
             **{
                 "listenAddress": "0.0.0.0:14000",
                 "managementListenAddress": "127.0.0.1:15000",
-                "httpPort": 80,
+                "httpPort": port,
                 "tlsPort": 443,
             },
             **{

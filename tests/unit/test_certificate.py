@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _certificate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _certificate, _renewal
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _plans
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,19 +65,19 @@ def test_which_names_it_is_good_for():
     ],
 )
 def test_when_it_is_renewed(age, position, says):
-    assert _certificate.due(lasting(90), ["example.com"], age * DAY, position) == says
+    assert _renewal.due(lasting(90), ["example.com"], age * DAY, position) == says
 
 
 def test_it_is_got_where_there_is_none_for_the_names():
-    assert _certificate.due(None, ["example.com"], 0) == "there is none"
-    assert _certificate.due(lasting(90), ["example.com", "www.example.com"], 0) == "it is not for www.example.com"
+    assert _renewal.due(None, ["example.com"], 0) == "there is none"
+    assert _renewal.due(lasting(90), ["example.com", "www.example.com"], 0) == "it is not for www.example.com"
 
 
 @given(days=st.floats(0.001, 400), age=st.floats(0, 1), position=st.integers(0, 1000))
 def test_it_is_renewed_before_anybody_worries(days, age, position):
     """Whatever its length, and wherever in its group a host stands; and the first host is never later than another."""
     found, now = lasting(days), days * DAY * age
-    first, other = (_certificate.due(found, ["example.com"], now, at) for at in (0, position))
+    first, other = (_renewal.due(found, ["example.com"], now, at) for at in (0, position))
     assert not other or first
     assert other or not _certificate.worry(found, now)
 
@@ -96,15 +96,15 @@ Certbot failed to authenticate some domains (authenticator: webroot). The Certif
 
 Hint: The Certificate Authority failed"""
     words = "example.com: unauthorized: 203.0.113.1: Invalid response from http://example.com/.well-known/acme-challenge/x: 404"
-    assert _certificate.words_of(said) == words
+    assert _renewal.words_of(said) == words
     masked = "An unexpected error occurred:\nAttributeError: can't set attribute\nAsk for help or search"
     log = "acme.messages.Error: urn:ietf:params:acme:error:rateLimited :: There were too many requests :: too many certificates (5) already issued\n"
-    assert _certificate.words_of(masked, log) == "rateLimited: too many certificates (5) already issued"
+    assert _renewal.words_of(masked, log) == "rateLimited: too many certificates (5) already issued"
     assert (
-        _certificate.words_of("Saving debug log\n\nrequests.exceptions.ConnectionError: refused\n")
+        _renewal.words_of("Saving debug log\n\nrequests.exceptions.ConnectionError: refused\n")
         == "requests.exceptions.ConnectionError: refused"
     )
-    assert _certificate.words_of("") == "certbot said nothing"
+    assert _renewal.words_of("") == "certbot said nothing"
 
 
 def test_whose_certificate_a_group_gets():
@@ -127,7 +127,7 @@ def certificate(folder, **more):
         "names": ["example.com"],
         "site": str(folder / "site.conf"),
     }
-    return _certificate.Certificate({**config, **more})
+    return _renewal.Certificate({**config, **more})
 
 
 def test_a_certificate_of_another_authority_is_due(tmp_path):
@@ -148,7 +148,7 @@ def test_a_host_whose_site_does_not_answer_the_authority_does_not_ask_it(tmp_pat
     theirs = certificate(tmp_path, acme=acme, names=["other.com"], domain="other.com")
     assert theirs.due() and theirs.renew(force=True) is False
     (tmp_path / "site.conf").write_text("location ^~ /.well-known/acme-challenge/ {\n  root /var/www/acme;\n}\n")
-    with pytest.raises(_certificate.Problem):
+    with pytest.raises(_renewal.Problem):
         theirs.renew()
     assert "certificate" in (tmp_path / "history.jsonl").read_text() and (tmp_path / "tls/problem").exists()
     assert certificate_without_acme(tmp_path).renew() is False
@@ -184,4 +184,4 @@ def certificate_without_acme(folder):
         "site": "/none",
         "acme": {},
     }
-    return _certificate.Certificate(config)
+    return _renewal.Certificate(config)

@@ -59,13 +59,13 @@ def render(root="/opt/my_app", version="1.22.1", **variables):
     defaults = yaml.safe_load((TOP / "roles/preflight/defaults/main.yml").read_text())
     defaults.update(bluegreen_app="my_app", bluegreen_domain="example.com", bluegreen_root=str(root))
     defaults["__bluegreen_peers"] = variables.pop("peers", [])
-    has_certificate = variables.pop("has_certificate", True)
+    host = {name: variables.pop(name) for name in ("has_certificate", "has_http3", "is_shared") if name in variables}
     defaults.update({f"bluegreen_{name}": value for name, value in variables.items()})
     env = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     env.filters["comment"] = lambda text: f"# {text}"
     template = env.from_string((TOP / "roles/nginx/templates/site.conf.j2").read_text())
     text = template.render(ansible_managed="Ansible managed", **defaults)
-    return _nginx.for_host(text, version, has_certificate=has_certificate)
+    return _nginx.for_host(text, version, **host)
 
 
 def parse(text, folder):
@@ -122,6 +122,28 @@ def test_the_site(tmp_path, listen, expected):
         headers = dict(args(places[place], "proxy_set_header"))
         assert headers["Upgrade"] == "$http_upgrade" and headers["Connection"] == "$my_app_connection"
         assert headers["X-Forwarded-Proto"] == "$scheme" and headers["Host"] == "$http_host"
+
+
+def test_http3_where_nginx_has_it_and_shared_among_the_workers_once_for_all_sites(tmp_path):
+    tls = {"certificate": "/etc/ssl/a.pem", "key": "/etc/ssl/a.key", "http3": True}
+    without = render(tls=tls)
+    assert "quic" not in without and "Alt-Svc" not in without
+    alone, beside = (
+        parse(render(tls=tls, version="1.26.3", has_http3=True, is_shared=lambda listen, given=given: given), tmp_path)
+        for given in (False, True)
+    )
+    for site, words in ((alone, ["quic", "reuseport"]), (beside, ["quic"])):
+        _redirects, secure, _proof = find(site, "server")
+        assert args(secure["block"], "listen") == [
+            ["443", "ssl"],
+            ["[::]:443", "ssl"],
+            ["443", *words],
+            ["[::]:443", *words],
+        ]
+        assert args(secure["block"], "add_header") == [["Alt-Svc", 'h3=":443"; ma=86400', "always"]]
+    asked = []
+    render(tls=tls, has_http3=True, is_shared=asked.append)
+    assert set(asked) == {"443", "[::]:443"}
 
 
 def test_by_acme_the_site_is_http_until_there_is_a_certificate(tmp_path):

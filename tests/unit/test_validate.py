@@ -339,12 +339,12 @@ SAYS = [
     (
         _variables.check_tls,
         ("x", "80"),
-        "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443) and hsts",
+        "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443), hsts and http3",
     ),
     (
         _variables.check_tls,
         ({"cert": "/x"}, "80"),
-        "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443) and hsts",
+        "bluegreen_tls must be a mapping of acme_email, or of certificate and key, and optionally listen (default 443), hsts and http3",
     ),
     (
         _variables.check_tls,
@@ -411,6 +411,11 @@ SAYS = [
         _variables.check_tls,
         ({"acme_email": "ops@example.com"}, "80", ["203.0.113.1"]),
         "bluegreen_tls.acme_email: no public authority gives a certificate for 203.0.113.1. Set bluegreen_domain to a public name.",
+    ),
+    (
+        _variables.check_tls,
+        ({"certificate": "/c", "key": "/k", "http3": "yes"}, "80"),
+        "bluegreen_tls.http3 must be true or false (got 'yes')",
     ),
     (
         _variables.check_tls,

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 
 from support.bluegreen import PLAIN, Client, artifact
@@ -26,6 +28,15 @@ def facts(host):
 
 def unit(host, color, name):
     return host.check_output(f"systemctl show -P {name} sample_app@{color}")
+
+
+@contextlib.contextmanager
+def modules_on(host):
+    """The names of the modules of the collection that run on a host meanwhile."""
+    began, names = host.check_output("date +%s.%N"), []
+    yield names
+    log = host.check_output(f"sudo journalctl --no-pager --since @{began}")
+    names += re.findall(r"ansible-beamops\.bluegreen\.(\w+)\[\d+\]: Invoked", log)
 
 
 def test_the_first_deploy_is_live_at_once(host, site):
@@ -94,9 +105,18 @@ def test_check_mode_predicts_a_promote_and_changes_nothing(site, play):
 
 
 def test_promote_without_losing_a_request(host, site, play):
-    with Client(site) as client:
+    with Client(site) as client, modules_on(host) as modules:
         run = play("promote", "color=green")
     assert client.failed == [] and set(client.seen) == {"blue", "green"}
+    # A host that is the whole group ends the run with its last step. A run on a host is what takes time.
+    assert modules == ["deploy_lock", "slot_switch"] and not host.file(f"{ROOT}/lock").exists
+    last = json.loads(host.check_output(f"sudo tail -n 1 {ROOT}/history.jsonl"))
+    assert (last["operation"], last["result"], last["from"]["color"], last["to"]["color"]) == (
+        "promote",
+        "ok",
+        "blue",
+        "green",
+    )
     assert "live blue 0.1.0-" in run.text
     assert (site.color(), site.version()) == ("green", "0.1.1")
     told = facts(host)
@@ -112,9 +132,9 @@ def test_promoting_what_is_live_says_so_and_changes_nothing(play):
 
 
 def test_rollback(host, site, play):
-    with Client(site) as client:
+    with Client(site) as client, modules_on(host) as modules:
         play("rollback")
-    assert client.failed == []
+    assert client.failed == [] and modules == ["deploy_lock", "slot_service", "slot_switch"]
     assert (site.color(), site.version()) == ("blue", "0.1.0")
     assert facts(host)["previous"] is None
 
@@ -140,9 +160,10 @@ def test_the_same_version_with_other_content_is_another_release(host, site, play
     assert site.version() == "0.1.0"
 
 
-def test_deploying_the_same_again_changes_nothing(play):
-    run = play("deploy", f"bluegreen_artifact={artifact('sample_app-0.1.1-rebuilt')}")
-    assert run.changed() == 0
+def test_deploying_the_same_again_changes_nothing(host, play):
+    with modules_on(host) as modules:
+        run = play("deploy", f"bluegreen_artifact={artifact('sample_app-0.1.1-rebuilt')}")
+    assert run.changed() == 0 and modules == ["deploy_lock", "slot_service"]
 
 
 def test_deploy_and_promote_in_one_run_and_again(site, play):

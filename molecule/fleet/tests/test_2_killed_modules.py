@@ -103,6 +103,13 @@ def cases(host, live, idle):
     site = inside(host, "cat /etc/nginx/conf.d/sample_app.conf") + "\n"
     return [
         Case("slot_switch", {**to_idle, "run_id": "one"}, after=[["slot_switch", to_live]], again=later),
+        # A host that is the whole group ends the run by itself.
+        Case(
+            "slot_switch",
+            {**to_idle, "run_id": "one", "finish": {"keep_releases": 5}},
+            after=[["slot_switch", to_live], ["deploy_lock", lock]],
+            next_run=[["deploy_lock", lock]],
+        ),
         Case(
             "slot_switch",
             {"state": "undone", "run_id": "one", **HEALTH},

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import time
 
 import pytest
+from support import http3
 from support.authority import CA, CERTBOT, Authority
-from support.bluegreen import Client, Site, artifact, variant, wait_until
+from support.bluegreen import Client, Site, artifact, broken, variant, wait_until
 
 ROOT = "/opt/other_app"
 FIRST = artifact("other_app-0.1.0")
@@ -114,17 +116,71 @@ def test_renewals(host, play, site, secure, app, authority):
     authority.start()
 
 
+def test_a_reboot(host, play, secure, app, authority):
+    """The site has its certificate again, and the timer goes on."""
+    authority.start(seconds=60)
+    play("deploy", app, {"bluegreen_artifact": FIRST})
+    before, began = secure.certificate(), time.monotonic()
+    there = "for i in $(seq 200); do systemctl is-active ssh && curl -fsS localhost:6400/health && exit 0; sleep 0.1; done; exit 1"
+    for words in (["restart", "bluegreen-world1"], ["exec", "bluegreen-world1", "sh", "-c", there]):
+        subprocess.run(["docker", *words], check=True, stdout=subprocess.DEVNULL, timeout=120)
+    units = "other_app-certificate.timer other_app-certificate.path"
+    assert host.check_output(f"systemctl is-active {units}").split() == ["active"] * 2
+    assert secure.certificate() == before
+    authority.start()
+    time.sleep(max(0, 41 - (time.monotonic() - began)))
+    host.check_output("sudo systemctl start other_app-certificate")
+    assert secure.certificate() != before and is_from(host, secure, authority)
+
+
+def test_http3(host, play, secure, app, tmp_path):
+    """Where nginx has it; where it has not, the site goes without, and a deploy says so."""
+    app["bluegreen_tls"]["http3"] = True
+    play("deploy", app, {"bluegreen_artifact": FIRST}).says("bluegreen_tls.http3: nginx 1.22.1 has no HTTP/3")
+    assert secure.get("/").status_code == 200 and "Alt-Svc" not in secure.get("/").headers
+    # Without the modules of the other one.
+    newer = "sudo mount --bind /opt/trixie/usr/sbin/nginx /usr/sbin/nginx && sudo mount -t tmpfs none /etc/nginx/modules-enabled"
+    newer += " && sudo systemctl restart nginx"
+    older = "sudo umount -l /usr/sbin/nginx /etc/nginx/modules-enabled && sudo systemctl restart nginx"
+    with broken(host, newer, f"sudo rm -f /etc/nginx/conf.d/beside.conf /etc/nginx/conf.d/other_app.conf; {older}"):
+        play("setup", app)
+        assert play("setup", app).changed() == 0
+        assert secure.get("/").headers["Alt-Svc"] == 'h3=":443"; ma=86400'
+        headers, live = http3.get("127.0.0.1", "other.test", ["/headers", "/deployment_id"], secure.port)
+        assert live == (200, "blue") and headers[0] == 200
+        assert {"host: other.test", "x-forwarded-host: other.test", "x-forwarded-proto: https"} <= set(
+            headers[1].splitlines()
+        )
+        play("deploy", app, {"bluegreen_artifact": variant(FIRST, str(tmp_path / "second.tar.gz"))})
+        play("promote", app)
+        # Many connections, to all workers.
+        for _again in range(8):
+            ((status, color),) = http3.get("127.0.0.1", "other.test", ["/deployment_id"], secure.port)
+            assert (status, color) == (200, "green")
+        # Another site that shares the port among the workers already: one has to say so for both.
+        site = "server { listen 443 quic reuseport; listen [::]:443 quic reuseport; listen 443 ssl; server_name beside.test; "
+        site += f"ssl_certificate {ROOT}/tls/fullchain.pem; ssl_certificate_key {ROOT}/tls/key.pem; }}"
+        host.check_output(
+            f"sudo rm /etc/nginx/conf.d/other_app.conf; echo '{site}' | sudo tee /etc/nginx/conf.d/beside.conf"
+        )
+        play("setup", app)
+        assert "reuseport" not in host.file("/etc/nginx/conf.d/other_app.conf").content_string
+        assert http3.get("127.0.0.1", "other.test", ["/deployment_id"], secure.port) == [(200, "green")]
+
+
 @pytest.mark.parametrize(
-    ("harm", "leads_to", "words"),
+    ("harm", "network", "words"),
     [
-        ("systemctl stop pebble", "127.0.0.1", "Connection refused"),
-        ("true", "''", "other.test: connection: "),
+        ("systemctl stop pebble", {}, "Connection refused"),
+        ("true", {"leads_to": "''"}, "other.test: connection: "),
+        # As behind a firewall that does not let port 80 in.
+        pytest.param("true", {"port": 81}, "other.test: connection: ", marks=pytest.mark.long),
     ],
-    ids=["away", "cannot find us"],
+    ids=["away", "cannot find us", "port 80 closed"],
 )
-def test_an_authority_that_gives_none(host, play, site, secure, app, authority, harm, leads_to, words):
+def test_an_authority_that_gives_none(host, play, site, secure, app, authority, harm, network, words):
     """The release is live over http all the same, the words of the authority are said, and the next run gets it."""
-    authority.start(leads_to)
+    authority.start(**network)
     host.check_output(f"sudo {harm}")
     run = play("deploy", app, {"bluegreen_artifact": FIRST})
     run.says("no new certificate: ", words)

@@ -9,6 +9,7 @@ Times are strings such as V(2026-11-27T10:00:00Z), in UTC. A release is named by
 
 from __future__ import annotations
 
+# Not in module_utils, where Ansible would find it, and send it to the hosts with every module.
 from typing import Any, Optional, TypedDict
 
 # What a module returned for one host, as Ansible registers it: C(ok) is true only if the module came to its good end.
@@ -188,6 +189,8 @@ class Goal(TypedDict, total=False):
     # Of a host that joins: the host that it gets everything from, and what is done with it, in order.
     source: str
     steps: list[Step]
+    # Of a host that is the whole group: how it ends the run by itself, as options of deploy_lock.
+    finish: dict[str, Any]
 
 
 class Info(TypedDict, total=False):
