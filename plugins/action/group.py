@@ -15,6 +15,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import other
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import (
     _clock,
     _gate,
@@ -22,13 +23,14 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils import (
     _notify,
     _plans,
     _status_report,
+    _watch,
 )
 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._cluster import Cluster
-    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Gate, Infos, Result
+    from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import FailedStep, Gate, Infos, Result
 
-_WHAT = ("check", "plan", "certificate", "cookie", "meetings", "switch_times", "sum_up", "tell")
+_WHAT = ("check", "plan", "certificate", "cookie", "meetings", "switch_times", "watch", "sum_up", "tell")
 _OPTIONS = {
     "check": {"type": "list", "elements": "str"},
     "plan": {"type": "str", "choices": ["deploy", "switch", "canary", "rollback", "join"]},
@@ -39,6 +41,8 @@ _OPTIONS = {
     "cookie": {"type": "bool", "default": False},
     "meetings": {"type": "bool", "default": False},
     "switch_times": {"type": "bool", "default": False},
+    "watch": {"type": "int"},
+    "meanwhile": {"type": "bool", "default": False},
     "sum_up": {"type": "bool", "default": False},
     "tell": {"type": "str", "choices": ["migration", "pending", "status", "env", "logs", "ending"]},
     "format": {"type": "str", "choices": ["json", "html", "prometheus"]},
@@ -69,6 +73,8 @@ class ActionModule(ActionBase):
             found = self._plan(self._args["plan"])
         elif self._args["switch_times"]:
             found = self._switch_times()
+        elif self._args["watch"] is not None:
+            found = self._watch(self._args["watch"])
         elif self._args["certificate"]:
             found = {"source": self._certificate_source()}
         elif self._args["cookie"]:
@@ -224,7 +230,36 @@ class ActionModule(ActionBase):
         together = 1 < len(self._hosts) <= self._given["ansible_forks"] and not self._task.check_mode
         times = _clock.switch_times(self._registered("lock"), time.monotonic()) if together else {}
         finish = self._finish("switch")
-        return {"hosts": times, **({"finish": finish} if finish else {})}
+        watch = self._watches()
+        told = {"looks": watch["looks"], "before": watch["seconds"]} if watch else {"looks": []}
+        return {"hosts": times, **told, **({"finish": finish} if finish else {})}
+
+    def _watches(self) -> dict[str, Any]:
+        """C(bluegreen_watch), complete, if what this run makes live is to be watched; empty otherwise."""
+        watch = self._of(self._hosts[0])["__bluegreen_preflight"]["watch"]
+        goals = self._gate()["hosts"].values()
+        goes_on = self._var("__bluegreen_operation") != "rollback" and not all(goal.get("already") for goal in goals)
+        return watch if goes_on and watch["looks"] and not self._task.check_mode else {}
+
+    def _watch(self, look: int) -> Gate:
+        """Judge what went live by its figures, on each host; one that cannot be asked is said in the end, and decides nothing."""
+        before = self._gate()
+        if not before["ok"]:
+            return before
+        told, color = self._of(self._hosts[0])["__bluegreen_preflight"], self._args["color"]
+        watch, looks = told["watch"], told["looks"] if self._args["meanwhile"] else told["watch"]["looks"]
+        beside = f"{other(color)} {'meanwhile' if self._args['meanwhile'] else 'before'}"
+        seen = {host: result for host, result in self._registered("watched").items() if result.get("ok")}
+        failures: list[FailedStep] = []
+        for host, result in seen.items():
+            if _watch.worse(result["new"], result["old"], watch):
+                why = _watch.evidence(color, result["new"], result["old"], beside)
+                failures.append({"host": host, "step": "watched", "why": why})
+        if seen:
+            new, old = (_watch.total([result[name] for result in seen.values()]) for name in ("new", "old"))
+            stays = ". Nothing to judge by, so it stays" if look == looks[-1] and not new["requests"] else ""
+            self._say([f"watched {look} s of {looks[-1]} s: {_watch.evidence(color, new, old, beside)}{stays}"])
+        return _gate.watched(before, failures)
 
     def _finish(self, step: str) -> dict[str, Any]:
         """How a host ends the run with a step, as options of deploy_lock. Empty where it must not: others have a say, or more is to come."""
@@ -235,7 +270,7 @@ class ActionModule(ActionBase):
             more += [command and command != "auto"]
         else:
             more = [self._var("bluegreen_on_live"), self._is("bluegreen_stop_idle"), hooks.get("after_promote")]
-            more += [int(self._var("bluegreen_drain_timeout"))]
+            more += [int(self._var("bluegreen_drain_timeout")), self._watches()]
         if len(self._given["ansible_play_hosts_all"]) > 1 or self._task.check_mode or any(more):
             return {}
         summary = self._summary(self._gate(), {"ok": True, "failures": [], "lost": []})

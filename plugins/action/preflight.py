@@ -33,7 +33,7 @@ _SPECIFICATION = os.path.join(os.path.dirname(__file__), "..", "..", "roles", "p
 # As in meta/runtime.yml, which is only a warning.
 _OLDEST = (2, 17)
 # Options of the playbooks, and variables that are easily typed without their prefix.
-_PLAYBOOK_VARS = ("color", "expr", "format", "grep", "history", "out", "since", "strict")
+_PLAYBOOK_VARS = ("color", "expr", "format", "grep", "history", "out", "since", "steps", "strict", "watch")
 _PREFIXED = ("bluegreen_artifact", "bluegreen_promote", "bluegreen_force", "bluegreen_partial")
 
 # What needs no lock.
@@ -115,6 +115,9 @@ def check(settings: Mapping[str, Any]) -> list[str]:
         attempt(_validate.check_token, settings["preview_token"])
     attempt(_validate.check_smoke, settings["smoke"])
     attempt(_variables.check_notify, settings["notify"])
+    attempt(_variables.check_watch, settings["watch"])
+    if settings["watch"] and settings["service_manager"] != "systemd":
+        wrong.append("bluegreen_watch needs bluegreen_service_manager: systemd, whose timer keeps the figures small")
     attempt(_validate.check_whole, settings["drain_timeout"], "bluegreen_drain_timeout", 0, 86400)
     page = settings.get("maintenance_page")
     if page and not os.path.isfile(local_path(page)):
@@ -135,12 +138,23 @@ def check_options(args: Mapping[str, Any]) -> list[str]:
     wrong: list[str] = []
     operation, given = (
         args.get("operation") or "",
-        {name: "" if args.get(name) is None else str(args[name]) for name in (*_NEEDED.values(), "since")},
+        {
+            name: "" if args.get(name) is None else str(args[name])
+            for name in (*_NEEDED.values(), "since", "watch", "steps")
+        },
     )
     needed = _NEEDED.get(operation)
     if needed and not given[needed]:
         wrong.append(_MISSING[operation])
     checks: dict[str, Callable[[Any], Any]] = {"percent": _validate.check_percent, "since": _validate.check_since}
+    if operation == "canary":
+        checks["watch"] = lambda value: _validate.check_whole(value, "watch", 1, 3600)
+    if operation == "promote":
+        checks["steps"] = _variables.check_steps
+    if operation in ("promote", "deploy") and given["watch"]:
+        wrong.append(
+            "watch is for canary.yml. What goes live is watched as bluegreen_watch says, such as {seconds: 60}"
+        )
     if given["color"] not in _COLOR_WORDS.get(operation, ()):
         checks["color"] = _validate.check_color
     for name, function in checks.items():
@@ -342,6 +356,7 @@ class ActionModule(ActionBase):
     def _check(self, settings, args, wrong, result, host):
         wrong += check(settings)
         wrong += check_options(args)
+        wrong += self._check_watch(settings, args, result)
         wrong += placeholders(*host, settings)
         if args.get("artifact_needed"):
             wrong += self._check_artifact(settings, result)
@@ -353,6 +368,22 @@ class ActionModule(ActionBase):
                     f"{path}: {word} is not supported in hooks because it drops the other hosts. To run on one host use: "
                     "when: inventory_hostname == ansible_play_hosts_all[0]"
                 )
+
+    def _check_watch(self, settings, args, result):
+        """What is watched, and when: of what goes live C(watch), of a canary C(looks), of a promote by steps both."""
+        operation, steps, seconds = args.get("operation"), args.get("steps"), args.get("watch")
+        asked = "steps" if operation == "promote" and steps else "watch" if operation == "canary" and seconds else ""
+        if asked and not settings["watch"]:
+            return [
+                f"{asked} needs bluegreen_watch, such as {{seconds: 60}}, with which the site writes down how it answers. Set it and run setup.yml."
+            ]
+        # What is wrong with them is said already.
+        with contextlib.suppress(Refused):
+            result["watch"] = _variables.check_watch(settings["watch"])
+            result["steps"] = _variables.check_steps(steps) if asked == "steps" else []
+            each = seconds if asked == "watch" else result["watch"]["seconds"] or 60
+            result["looks"] = _variables.looks(int(each)) if asked else []
+        return []
 
     def _refuse(self, wrong):
         if wrong:

@@ -82,6 +82,7 @@ class App:
         self.live = f"{self.root}/live"
         self.lock = f"{self.root}/lock"
         self.history = f"{self.root}/history.jsonl"
+        self.figures = f"{self.root}/figures.log"
         self.cookie = f"{self.root}/cookie"
         self.switch_journal = f"{self.root}/switch.json"
         self.preview = f"{self.root}/preview"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
 _CONDITION = re.compile(
-    r"^(.*?)\s*# (?:nginx (<|>=) ([0-9.]+)|(with IPv6)|(with|without) HTTP/3|(unless set elsewhere)|(if|unless) shared elsewhere"
+    r"^(.*?)\s*# (?:nginx (<|>=) ([0-9.]+)|(with IPv6)|(with|without) HTTP/3|(if|unless) set elsewhere|(if|unless) shared elsewhere"
     r"|(with|without) a certificate)$"
 )
 # ssl.VERIFY_X509_PARTIAL_CHAIN, which Python has a name for since 3.10: trust the certificate itself, without its issuer.
@@ -67,7 +67,7 @@ def for_host(
             elif shared:
                 stays = is_shared(line.split()[1]) == (shared == "if")
             elif once:
-                stays = not is_set(line.split()[0])
+                stays = is_set(line.split()[0]) == (once == "if")
             else:
                 stays = has_ipv6 if ipv6 else has_http3 == (http3 == "with")
             line = line + "\n" if stays else None

@@ -62,6 +62,16 @@ options:
     description: Work out when each host switches, so that all of them do at one moment.
     type: bool
     default: false
+  watch:
+    description: Judge the slot O(color) by what M(beamops.bluegreen.slot_watch) has registered as C(__bluegreen_watched), so many seconds after
+      the watch began.
+    type: int
+    version_added: 1.0.0
+  meanwhile:
+    description: For O(watch), whether the other slot was counted at the same time, rather than before.
+    type: bool
+    default: false
+    version_added: 1.0.0
   sum_up:
     description: Work out how the run went, for the history of the hosts and for what is confirmed when the lock is freed.
     type: bool
@@ -93,41 +103,58 @@ RETURN = r"""
 ok:
   description: Whether the run may go on.
   type: bool
-  returned: with O(check) and O(plan)
+  returned: with O(check), O(plan) and O(watch)
 failures:
   description: C(host), C(step) and C(why) of each host that keeps it from going on.
   type: list
   elements: dict
-  returned: with O(check) and O(plan)
+  returned: with O(check), O(plan) and O(watch)
 lost:
   description: Hosts that the run goes on without.
   type: list
   elements: str
-  returned: with O(check) and O(plan)
+  returned: with O(check), O(plan) and O(watch)
 begun:
   description: Steps that the run has come to.
   type: list
   elements: str
-  returned: with O(check) and O(plan)
+  returned: with O(check), O(plan) and O(watch)
 undo:
-  description: What has to be undone, of V(slots), V(switch) and V(traffic). Empty while the run may go on.
+  description: What has to be undone, of V(slots), V(switch), V(traffic) and V(watch). Empty while the run may go on.
   type: list
   elements: str
-  returned: with O(check) and O(plan)
+  returned: with O(check), O(plan) and O(watch)
 kept:
   description: Whether the slots keep what a deploy put into them, however the promote after it ends.
   type: bool
-  returned: with O(check) and O(plan)
+  returned: with O(check), O(plan) and O(watch)
 run:
   description: Id of the run.
   type: str
-  returned: with O(check) and O(plan)
+  returned: with O(check), O(plan) and O(watch)
 hosts:
   description:
     - Host to its goal (C(color), C(release), C(env), C(already), C(take), C(nodes)), with O(meetings) to names of nodes, or, with
       O(switch_times), to seconds since it booted.
   type: dict
   returned: with O(check), O(plan), O(meetings) and O(switch_times)
+looks:
+  description: When a watch of what goes live looks, in seconds; empty for none.
+  type: list
+  elements: int
+  returned: with O(switch_times)
+before:
+  description: Seconds before the switch that a watch compares with.
+  type: int
+  returned: with O(switch_times), if there is a watch
+finish:
+  description: How a host that is the whole group ends the run by itself, as options of M(beamops.bluegreen.deploy_lock).
+  type: dict
+  returned: with O(switch_times), if it may
+ended:
+  description: Host to what it returned when it ended the run by itself.
+  type: dict
+  returned: with O(sum_up)
 source:
   description: The host whose cookie the others get.
   type: str

@@ -63,6 +63,16 @@ options:
     type: str
     default: ''
     version_added: 1.0.0
+  watch:
+    description: For V(canary), the seconds that were named on the command line, if any.
+    type: str
+    default: ''
+    version_added: 1.0.0
+  steps:
+    description: For V(promote), the shares that were named on the command line, if any.
+    type: str
+    default: ''
+    version_added: 1.0.0
   artifact_needed:
     description: Whether the run needs the artifact.
     type: bool

@@ -29,7 +29,7 @@ options:
       - V(ready) proves that O(color) could take the traffic, and changes nothing. The slot must be healthy on its port and pass the
         O(smoke) checks through nginx.
       - V(switched) switches the traffic to O(color), which also ends a canary.
-      - V(undone) switches back if O(run_id) made the last switch. Otherwise it does nothing.
+      - V(undone) switches back if O(run_id) made the last switch. Otherwise it does nothing. With O(operation=rollback) it is a rollback.
     type: str
     choices: [ready, switched, undone]
     default: switched
@@ -366,8 +366,12 @@ class Switch:
             return {"changed": behind, "live": self.link, "previous": self.link}
         back = journal["from"]
         if not self.check:
+            facts = journal["facts"]
+            if self.params["operation"] == "rollback":
+                facts = _slots.after_switch(self.app.facts(), back, "rollback", _files.now())
+            self.wait_for_switch_time()
             self.point_live_to(back)
-            self.app.write_facts(journal["facts"])
+            self.app.write_facts(facts)
             self.prove(back)
             _service.spare(self.app, back)
         return {

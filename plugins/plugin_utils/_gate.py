@@ -44,6 +44,7 @@ STEPS: dict[str, Step] = {
     "smoked": Step("smoke check"),
     "on_idle_sent": Step("bluegreen_on_idle", undo="switch"),
     "switched": Step("switching", undo="switch"),
+    "watched": Step("watching", undo="watch"),
     "on_live_sent": Step("bluegreen_on_live"),
     "drained": Step("draining"),
     "stopped": Step("stopping"),
@@ -56,7 +57,7 @@ STEPS: dict[str, Step] = {
     "finished": Step("finishing"),
 }
 # What may go wrong once the traffic has moved: the run reports it and fails, and the traffic stays where it is.
-AFTER_SWITCH = ("on_idle_sent?", "on_live_sent?", "hooked?", "drained?", "stopped?")
+AFTER_SWITCH = ("on_idle_sent?", "on_live_sent?", "hooked?", "watched?", "drained?", "stopped?")
 FINISH = ("finished?",)
 
 
@@ -137,6 +138,11 @@ def check(
     if not before["ok"]:
         return before
     return _then(before, judge(results, hosts, steps, without_lost), [step.rstrip("?") for step in steps])
+
+
+def watched(before: Gate, failures: list[FailedStep]) -> Gate:
+    """The gate behind a look at what went live."""
+    return _then(before, {"ok": not failures, "failures": failures, "lost": []}, ["watched"])
 
 
 def planned(before: Gate, plan: Gate) -> Gate:

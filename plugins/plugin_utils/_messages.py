@@ -155,6 +155,10 @@ _AFTER_SWITCH = (
     "Traffic is on the new slot and was not rolled back. Fix the problem above, then rerun the failed step: rpc.yml with the "
     "expression for bluegreen_on_live, your own tasks for a hook, stop.yml for a slot that did not stop."
 )
+_WENT_BACK = (
+    "The whole group went back, and the release counts as rolled back from. To promote it all the same, name its color; to judge it otherwise, "
+    "set bluegreen_watch."
+)
 _NOT_FINISHED = "The operation itself succeeded on every host. The next run from this machine, or unlock.yml, removes the leftover lock."
 
 
@@ -206,6 +210,8 @@ def ending(
             f"unreachable and unchanged: {', '.join(gate['lost'])}. "
             "Once reachable again, rerun the deploy with -e bluegreen_promote=true"
         )
+    if any(entry["step"] == "watched" for entry in gate["failures"]):
+        hint = _WENT_BACK
     hints = ((gate, hint), (after_switch, _AFTER_SWITCH), (finished, _NOT_FINISHED))
     for judged, text in hints if gate["ok"] else hints[:1]:
         if judged["failures"]:

@@ -9,6 +9,7 @@ As in V(_validate), which has the checks that hosts make too: all functions retu
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import
     check_choice,
     check_listen,
     check_path,
+    check_whole,
     shown,
 )
 
@@ -157,6 +159,46 @@ def _check_acme(value: Mapping[str, Any], names: Iterable[Any]) -> None:
             raise Refused(
                 f"bluegreen_tls.acme_email: no public authority gives a certificate for {name}. Set bluegreen_domain to a public name."
             )
+
+
+_WATCH = {"seconds": 60, "errors": 1, "slower": 2, "least": 50}
+# Seconds between two looks.
+_LOOK_EVERY = 5
+
+
+def check_watch(value: Any) -> dict[str, Any]:
+    """{"seconds", "errors", "slower", "least"}, complete, and C(looks), when to look in seconds; all empty for none."""
+    if not isinstance(value, dict) or not set(value) <= set(_WATCH):
+        raise Refused(f"bluegreen_watch must be a mapping of {', '.join(_WATCH)} (got {shown(value)!r})")
+    found: dict[str, Any] = {**_WATCH, **value}
+    for name, low, high in (("seconds", 0, 3600), ("least", 1, 1000000)):
+        found[name] = check_whole(found[name], f"bluegreen_watch.{name}", low, high)
+    for name, low, high in (("errors", 0, 100), ("slower", 1, 1000)):
+        try:
+            number = float(found[name]) if not isinstance(found[name], bool) else math.nan
+        except (TypeError, ValueError):
+            number = math.nan
+        if not low <= number <= high:
+            raise Refused(f"bluegreen_watch.{name} must be a number from {low} to {high} (got {shown(found[name])!r})")
+        found[name] = number
+    return {**found, "looks": looks(found["seconds"]) if value else []}
+
+
+def looks(seconds: int) -> list[int]:
+    """When a watch looks, in seconds from its beginning; the last time is its end."""
+    return [*range(_LOOK_EVERY, seconds, _LOOK_EVERY), seconds] if seconds else []
+
+
+def check_steps(value: Any) -> list[int]:
+    """The shares of a promote that goes up by itself, in percent, such as 5,25,50."""
+    words = str(value).split(",")
+    wrong = Refused(f"steps must be growing shares from 1 to 99, such as 5,25,50 (got {shown(value)!r})")
+    if not all(re.match(r"\A[1-9][0-9]?\Z", word) for word in words):
+        raise wrong
+    found = [int(word) for word in words]
+    if sorted(set(found)) != found:
+        raise wrong
+    return found
 
 
 def check_group_of_clusters(clusters: Mapping[str, Any]) -> list[str]:

@@ -44,7 +44,10 @@ class Authority:
         self.directory = f"https://{address}:14000/dir"
 
     def start(self, leads_to="127.0.0.1", seconds=90 * 86400, port=80, **settings):
-        """:param seconds: how long a certificate lasts. :param port: where it asks for the challenge. :param settings: of pebble's environment, such as PEBBLE_WFE_NONCEREJECT."""
+        """:param seconds: how long a certificate lasts.
+        :param port: where it asks for the challenge.
+        :param settings: of pebble's environment, such as PEBBLE_WFE_NONCEREJECT.
+        """
         self.stop()
         self._run(f"ADDRESS={self.address}; {_CERTIFICATES}")
         config = {

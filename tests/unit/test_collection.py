@@ -124,14 +124,14 @@ def test_every_command_of_the_documents_names_a_playbook_and_variables_that_exis
     known = set(load("roles/preflight/meta/argument_specs.yml")["argument_specs"]["variables"]["options"])
     words_of = {
         "init": {"app", "domain", "to"},
-        "canary": {"percent"},
+        "canary": {"percent", "watch"},
         "maintenance": {"state"},
         "rpc": {"expr", "color"},
     }
     words_of |= {
         "status": {"strict", "history", "format", "out"},
         "logs": {"color", "since", "grep"},
-        "promote": {"color"},
+        "promote": {"color", "steps"},
         "stop": {"color"},
         "console": {"color"},
         "adopt": {"site", "port"},

@@ -135,8 +135,8 @@ def guides():
         blocks = re.findall(r"```(sh|yaml|console)\n(.*?)```", page(f"how-to/{name}"), re.DOTALL)
         if any(kind == "sh" for kind, _text in blocks):
             found[name.removesuffix(".md")] = blocks
-    # Two have tests of their own, fleet/test_9_join.py being one, and the last is what `make test-vagrant` is for.
-    elsewhere = ("join", "other-languages", "virtual-machine")
+    # Three have tests of their own, such as fleet/test_9_join.py, and the last is what `make test-vagrant` is for.
+    elsewhere = ("join", "watch", "other-languages", "virtual-machine")
     return {name: blocks for name, blocks in found.items() if name not in elsewhere}
 
 

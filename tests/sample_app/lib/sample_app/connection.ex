@@ -138,12 +138,13 @@ defmodule SampleApp.Connection do
     end
   end
 
+  # With SAMPLE_WORSE, so many pages of a thousand fail, and all of them take so many milliseconds longer: "50 0".
   defp answer(:GET, "/", _query, _body) do
-    text =
-      ~s({"app": "sample_app", "version": "#{SampleApp.version()}", "build": "#{SampleApp.build()}", ) <>
-        ~s("color": "#{color()}", "node": "#{node()}", "pid": #{System.pid()}}\n)
+    [errors, delay] =
+      (System.get_env("SAMPLE_WORSE") || "0 0") |> String.split() |> Enum.map(&String.to_integer/1)
 
-    {200, [{"content-type", "application/json"}], text}
+    Process.sleep(delay)
+    if :rand.uniform(1000) <= errors, do: {500, [], "as the test wants it\n"}, else: front_page()
   end
 
   defp answer(:GET, "/health", _query, _body) do
@@ -202,6 +203,14 @@ defmodule SampleApp.Connection do
   end
 
   defp answer(_method, _path, _query, _body), do: {404, [], "not found\n"}
+
+  defp front_page do
+    text =
+      ~s({"app": "sample_app", "version": "#{SampleApp.version()}", "build": "#{SampleApp.build()}", ) <>
+        ~s("color": "#{color()}", "node": "#{node()}", "pid": #{System.pid()}}\n)
+
+    {200, [{"content-type", "application/json"}], text}
+  end
 
   defp database_health do
     case SampleApp.Database.query("select 1") do

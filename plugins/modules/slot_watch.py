@@ -1,0 +1,140 @@
+#!/usr/bin/python
+# Copyright: the beamops.bluegreen contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slot_watch
+short_description: Read how a slot answers its visitors, beside the other slot
+version_added: 1.0.0
+description:
+  - Counts answers by status and time, from what the site writes down where C(bluegreen_watch) is set. Requests of the health path do not
+    count.
+  - Does not judge. A group is judged on the controller, by M(beamops.bluegreen.group).
+  - Only reads, also in check mode.
+author:
+  - The beamops.bluegreen contributors (@beamops)
+extends_documentation_fragment:
+  - beamops.bluegreen.app
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  color:
+    description: The slot to watch.
+    type: str
+    choices: [blue, green]
+    required: true
+  since:
+    description: From when on, in seconds since the host booted. RV(since) of the first time, or C(switched_at) of
+      M(beamops.bluegreen.slot_switch). By default from now on.
+    type: float
+  look_at:
+    description: Wait until so many seconds after O(since), then count.
+    type: float
+    default: 0
+  before:
+    description: Seconds before O(since) in which the other slot is counted. With V(0) it is counted in the same time as O(color).
+    type: float
+    default: 0
+  run_id:
+    description: Id of the run. It ends when it does not hold the lock any more.
+    type: str
+    default: ''
+"""
+
+EXAMPLES = r"""
+- name: Watch green for ten seconds
+  beamops.bluegreen.slot_watch:
+    app: my_app
+    root: /opt/my_app
+    domain: example.com
+    ports: {blue: 4000, green: 5000}
+    listen: "80"
+    service_manager: systemd
+    color: green
+    look_at: 10
+"""
+
+RETURN = r"""
+ok:
+  description: True; absent when the module failed.
+  type: bool
+  returned: success
+new:
+  description: Of O(color), C(requests), C(errors) (5xx), C(times) (buckets of times that are 5 % apart, to number of requests), and
+    C(restarts), whether its process is another than at first.
+  type: dict
+  returned: success
+old:
+  description: The same of the other slot, without C(restarts).
+  type: dict
+  returned: success
+since:
+  description: As O(since).
+  type: float
+  returned: success
+seconds:
+  description: How long O(color) was counted.
+  type: float
+  returned: success
+"""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.beamops.bluegreen.plugins.module_utils import (
+    _exclusive,
+    _figures,
+    _proc,
+    _service,
+    _validate,
+)
+from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
+
+
+def has_restarted(app: App, color: str, since: float) -> bool:
+    """Whether the process of a slot is none that ran at a time (in seconds since the host booted)."""
+    pid = _service.for_slot(app, color).pid()
+    return pid is None or _proc.uptime() - _proc.age_of(pid) > since
+
+
+def work(module: AnsibleModule, app: App) -> dict[str, Any]:
+    params, color = module.params, module.params["color"]
+    since = params["since"] if params["since"] is not None else _proc.uptime()
+    while not module.check_mode and (left := since + params["look_at"] - _proc.uptime()) > 0:
+        time.sleep(min(left, 0.5))
+        # Somebody may have ended the run, to roll back.
+        _exclusive.require_lock(app, params["run_id"])
+    now, seconds = time.time(), _proc.uptime() - since
+    began, lines = now - seconds, _figures.lines_of(app.figures)
+    new = _figures.sample(lines, color, began, now)
+    new["restarts"] = int(has_restarted(app, color, since))
+    before = (began - params["before"], began) if params["before"] else (began, now)
+    old = _figures.sample(lines, _validate.other(color), *before)
+    return {"new": new, "old": old, "since": since, "seconds": round(seconds, 1)}
+
+
+def main() -> None:
+    run_module(
+        dict(
+            color=dict(type="str", choices=["blue", "green"], required=True),
+            since=dict(type="float"),
+            look_at=dict(type="float", default=0),
+            before=dict(type="float", default=0),
+            run_id=dict(type="str", default=""),
+        ),
+        work,
+        exclusive=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
