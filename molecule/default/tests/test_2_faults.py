@@ -245,6 +245,7 @@ def test_promote_refuses_an_unhealthy_target(host, site, play):
     assert site.color() == "blue"
 
 
+@pytest.mark.long
 def test_deploying_the_same_again_restarts_an_idle_slot_that_hangs(host, site, play):
     pid = host.check_output("systemctl show -P MainPID sample_app@green")
     host.check_output("sudo systemctl kill -s STOP sample_app@green")
@@ -418,6 +419,7 @@ def test_a_file_that_somebody_edited_is_not_passed_on(host, site, play, tmp_path
     host.check_output(f"sudo sh -c '{everywhere}; do cp --remove-destination -p /root/kept $one; done'")
 
 
+@pytest.mark.long
 def test_not_enough_disk(host, play, untouched):
     host.check_output("sudo mkdir -p /opt/other_app && sudo mount -t tmpfs -o size=8m,mode=755 tmpfs /opt/other_app")
     # A new site is a reload, and so is taking it away; one of this nginx can cut a request on a kept connection.

@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import subprocess
 
+import pytest
 from support.bluegreen import artifact
 
 
@@ -48,6 +49,7 @@ def test_with_mix(tmp_path, play):
     assert made.exists() and (source / "made-after").exists()
 
 
+@pytest.mark.long
 def test_the_commit_goes_from_the_build_into_status_and_history(host, tmp_path, play):
     """In a file beside the artifact, which counts for that artifact alone."""
     source = shutil.copytree(SAMPLE, tmp_path / "app", ignore=shutil.ignore_patterns("_build"))
@@ -94,6 +96,7 @@ def test_with_assets(tmp_path, play):
     assert (source / "deployed").exists()
 
 
+@pytest.mark.long
 def test_with_the_dockerfile_of_phoenix(tmp_path, play):
     """The release itself is in /app, without a tarball."""
     shutil.copy(artifact("sample_app-0.1.0"), tmp_path / "built.tar.gz")

@@ -325,6 +325,7 @@ def test_the_old_slot_is_drained_and_stopped(host, site, play):
     assert site.color() == live
 
 
+@pytest.mark.long
 def test_a_drain_that_does_not_end(host, site, play):
     live = site.color()
     stream = requests.get(site.base + "/stream?n=300&ms=100", headers=site.headers, stream=True, timeout=60)
@@ -340,6 +341,7 @@ def make_certificate(host, name, days):
     return {"certificate": f"/etc/ssl/{name}.pem", "key": f"/etc/ssl/{name}.key"}
 
 
+@pytest.mark.long
 def test_certificates_that_will_not_do(host, site, play):
     good, old = make_certificate(host, "good", 40), make_certificate(host, "old", 5)
     before = host.check_output("sudo cat /etc/nginx/conf.d/sample_app.conf")
@@ -380,6 +382,7 @@ def test_tls(host, site, play):
     assert site.get("/").status_code == 200
 
 
+@pytest.mark.long
 def test_a_snippet_that_breaks_nginx(host, site, play):
     before = host.check_output("sudo cat /etc/nginx/conf.d/sample_app.conf")
     run = play("setup", {"bluegreen_nginx_server": "location /mine {\n  retrun 200;\n}"}, rc=2)

@@ -137,6 +137,7 @@ def test_promotes_and_rollbacks_lose_nothing(site, play):
     write_down("switches", {"switches": SWITCHES, "kinds": {**kinds, "wrk": wrk}})
 
 
+@pytest.mark.long
 def test_a_slow_request_is_answered_by_the_slot_that_it_began_on(site, play):
     live, answers = site.color(), []
 
@@ -206,6 +207,7 @@ def switch_theirs(to):
     inside(f"ln -sfn /etc/nginx/rival-{to} /etc/nginx/conf.d/rival.conf && nginx -s reload")
 
 
+@pytest.mark.long
 def test_beside_a_symlink_and_a_reload(site):
     """The same nginx, the same load, in turns: what we lose per switch, and what a symlink with a reload loses."""
     live = site.color()

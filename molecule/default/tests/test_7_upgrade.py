@@ -46,6 +46,7 @@ def older(host, request, tmp_path):
     forget(host)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("older", ["0.1.0", pytest.param("before 1.0.0", marks=pytest.mark.long)], indirect=True)
 def test_a_host_of_an_older_version_is_taken_on(host, play, older, tmp_path):
     site = Site(18180, "other.test")

@@ -10,6 +10,7 @@ import pathlib
 import re
 import subprocess
 
+import pytest
 import yaml
 from support.bluegreen import Client, Site
 
@@ -24,6 +25,7 @@ def artifact(folder, version):
     return {"bluegreen_artifact": str(folder / f"hello-{version}.tar.gz")}
 
 
+@pytest.mark.long
 def test_the_cycle_of_an_app_without_erlang(host, play, tmp_path):
     site = Site(18180, HELLO["bluegreen_domain"])
     play("deploy", HELLO, artifact(tmp_path / "one", "0.1.0"))

@@ -136,6 +136,7 @@ def test_what_is_deployed_again_with_consent_is_promoted_without_naming_it(site,
 # --- health ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_health_status(host, play, clean):
     odd = app(1, bluegreen_health_path="/health", bluegreen_env={"SAMPLE_HEALTH_STATUS": "418"})
     run = play("deploy", {**odd, "bluegreen_health_timeout": 5}, rc=2)
@@ -151,6 +152,7 @@ def test_health_status(host, play, clean):
     play("rollback", odd)
 
 
+@pytest.mark.long
 def test_health_expr(host, play, clean):
     """Beside the health path: what the port does not tell, the node does."""
     forget(host, "other_app")
@@ -230,6 +232,7 @@ def test_a_switch_that_nginx_does_not_follow_is_taken_back(host, site, play):
 # --- how long things may take --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_stop_timeout(host, site, play):
     """Below the time that a request takes it is cut, above it the request gets its answer."""
     play("deploy", {"bluegreen_artifact": NEW, **FORCE})
@@ -272,6 +275,7 @@ def test_nginx_location(site, play):
     assert "X-Mine" not in site.get("/").headers
 
 
+@pytest.mark.long
 def test_assets(site, play, tmp_path):
     """What the release before has is found below these paths, and below no others."""
     play("deploy", {"bluegreen_artifact": OLD, "bluegreen_promote": True, **FORCE})
@@ -300,6 +304,7 @@ def test_trusted_proxies(host, site, play):
     assert "x-forwarded-proto: http\n" in inside(host, says)
 
 
+@pytest.mark.long
 def test_listen(host, play, clean):
     """Where nginx listens, and where our own questions go; changed in the inventory, the old address is asked until set-up."""
     forget(host, "other_app")
@@ -374,6 +379,7 @@ def test_a_site_whose_slot_holds_nothing_never_answers_with_another_process(host
     assert not host.file("/opt/other_app/slots/blue/proven").exists
 
 
+@pytest.mark.long
 def test_root_and_facts_elsewhere(host, play, clean):
     forget(host, "other_app")
     goal = app(6, bluegreen_root="/srv/other_app", bluegreen_facts_dir="/srv/facts")
@@ -387,6 +393,7 @@ def test_root_and_facts_elsewhere(host, play, clean):
     forget(host, "other_app")
 
 
+@pytest.mark.long
 def test_one_directory_without_root(host, play, clean):
     """The embedded default: the release's own daemon, an nginx of our own, and nothing outside of one directory."""
     home = "/home/deploy/own"
@@ -452,6 +459,7 @@ http.server.HTTPServer(("127.0.0.1", 9100), Handler).serve_forever()
 """
 
 
+@pytest.mark.long
 def test_a_url_with_secrets_in_it(host, site, play, tmp_path):
     """They are sent, and shown nowhere; the version and the bytes have to be those that were named."""
     import hashlib
@@ -484,6 +492,7 @@ def test_a_url_with_secrets_in_it(host, site, play, tmp_path):
         host.check_output("sudo systemctl stop signed")
 
 
+@pytest.mark.long
 def test_keep_releases(host, play, tmp_path):
     """So many beside those in the slots and the last one that was live."""
 
@@ -592,6 +601,7 @@ def test_rpc(site, play):
     assert "Name the expression, as JSON" in play("rpc", rc=2).says()
 
 
+@pytest.mark.long
 def test_stop(host, site, play):
     idle = other(site.color())
     play("deploy", {"bluegreen_artifact": NEW, **FORCE})
@@ -605,6 +615,7 @@ def test_stop(host, site, play):
     play("deploy", {"bluegreen_artifact": NEW, **FORCE})
 
 
+@pytest.mark.long
 def test_restart(host, site, play):
     """A slot that is not live by its color; the live one only by the word."""
     live, idle = site.color(), other(site.color())
@@ -759,6 +770,7 @@ def test_everything_that_set_up_does(host, play, clean):
     assert play("setup", goal).changed() == 0
 
 
+@pytest.mark.long
 def test_a_role_by_itself(host, clean, tmp_path):
     """The roles in a playbook of somebody's own, without the playbooks of the collection around them."""
     forget(host, "other_app")

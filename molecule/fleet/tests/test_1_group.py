@@ -266,6 +266,7 @@ def test_history_of_the_group():
     assert all("@" in line for line in lines)
 
 
+@pytest.mark.long
 def test_ten_deploys_at_once():
     goal = {
         "bluegreen_artifact": artifact("sample_app-0.1.0"),
@@ -285,6 +286,7 @@ def test_ten_deploys_at_once():
     play("status", "strict=true")
 
 
+@pytest.mark.long
 def test_a_rollback_across_migrations_is_refused():
     """What the app says on being asked is written down with each release; a release that says nothing stops no rollback."""
     live = SITES[HOSTS[0]].color()

@@ -45,6 +45,7 @@ def answers():
         return False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("which", ["live", "idle"] if EVERY == 1 else ["live"])
 def test_the_process_of_a_slot_is_killed(which, fault):
     live, idle = make_one()
@@ -61,6 +62,7 @@ def test_the_process_of_a_slot_is_killed(which, fault):
         wait_until(lambda: play("status").text.count(" healthy") == 2 * len(HOSTS))
 
 
+@pytest.mark.long
 def test_nginx_is_killed_and_started(fault):
     _live, idle = make_one()
     with fault("nginx killed"), asking() as clients:

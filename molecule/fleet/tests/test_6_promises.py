@@ -61,6 +61,7 @@ def reachable():
 # --- the group ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_live_slots_are_restarted_one_host_after_the_other(colors):
     """At every moment at most one host of three has nobody to answer; one that does not come back keeps its fellows up."""
     live, _idle = colors
@@ -111,6 +112,7 @@ def test_one_that_is_not_healthy_keeps_all_from_switching(colors):
     assert all(set(client.seen) == {live} for client in clients.values())
 
 
+@pytest.mark.long
 def test_a_host_that_is_slow_switches_at_the_same_instant(colors):
     """Each run of a module takes 2 s longer on one host; without a common instant it would switch 2 s later."""
     live, idle = colors
@@ -161,6 +163,7 @@ def test_a_host_that_is_lost_and_consent_to_go_on_without_it(reachable, task):
     make_one()
 
 
+@pytest.mark.long
 def test_one_host_whose_set_up_was_edited_is_repaired_among_the_others():
     """The others need no set-up, and that is no failure."""
     unit = "/etc/systemd/system/sample_app@.service"

@@ -194,6 +194,7 @@ def test_after_a_reboot_and_a_cut_the_cluster_is_whole_again(play):
     wait_until(lambda: "consistent:" in play("status").text, 30)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("connected")
 def test_a_host_that_is_replaced_gets_the_cookie_of_the_group_and_not_the_group_its_own(play):
     before = inside(HOSTS[1], "sha256sum < /opt/sample_app/cookie")
@@ -234,6 +235,7 @@ def test_a_host_that_is_lost_is_not_waited_for(play):
 # --- who must not meet -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_generations_apart_do_not_meet_and_rpc_works_on_both(play, tmp_path):
     make_one()
     apart = inventory(

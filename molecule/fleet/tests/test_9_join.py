@@ -153,6 +153,7 @@ def wipe(*hosts):
         )
 
 
+@pytest.mark.long
 def test_two_hosts_at_once_and_a_rollback_to_what_has_lost_its_slot(extended):
     """What was live before is in no slot any more; the hosts that join get it all the same."""
     before = SITE.get().json()["version"]

@@ -199,6 +199,7 @@ def test_a_worker_that_is_lost_during_the_switch(mixed, play):
     assert live() == dict.fromkeys(ALL, "blue")
 
 
+@pytest.mark.long
 def test_what_is_for_visitors_leaves_workers_alone(play):
     play("deploy", {"bluegreen_env": {"NUMBER": "4"}})
     play("canary", "percent=10")
