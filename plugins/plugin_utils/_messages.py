@@ -167,7 +167,10 @@ def failure_lines(operation: str, failures: Sequence[FailedStep], hint: str) -> 
 
     :param hint: what follows from the failure, and what to do.
     """
-    lines = [f"{operation} failed on {len(failures)} host{'s' if len(failures) != 1 else ''}:"]
+    hosts = f"{len(failures)} host{'s' if len(failures) != 1 else ''}"
+    lines = [f"{operation} failed on {hosts}:"]
+    if failures and all(entry["step"] == "watched" for entry in failures):
+        lines = [f"{operation} went back by itself, because it is worse on {hosts}:"]
     for entry in failures:
         label = STEPS[entry["step"]].label
         lines += _indented(f"{entry['host']}: {label}: " if label else f"{entry['host']}: ", entry["why"])

@@ -46,7 +46,7 @@ def test_one_host_that_is_worse(prepared):
     with asking(HOSTS[1]), Client(SITES[HOSTS[1]]) as client:
         time.sleep(8)
         run = play("promote", WATCH, rc=2)
-    run.says(f"{HOSTS[1]}: watching: ", "promote failed on 1 host", "The whole group went back")
+    run.says(f"{HOSTS[1]}: watching: ", "promote went back by itself, because it is worse on 1 host", "The whole group went back")
     assert colors() == {live}
     assert {one.partition(" ")[2] for one in client.failed} <= {"status 500"}
     assert "rolled-back" in play("status", "strict=true").text
