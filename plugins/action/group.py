@@ -183,6 +183,10 @@ class ActionModule(ActionBase):
         if plan["ok"]:
             self._say(lines)
         gate = _gate.planned(before, plan)
+        goals = gate["hosts"].values()
+        # Not where a run was cut short half way: what is live on one host is no canary on the others.
+        goes_up = kind == "switch" and plan["ok"] and not any(goal.get("already") for goal in goals)
+        gate["steps"] = self._told()["steps"] if goes_up and not self._task.check_mode else []
         finish = self._finish("deploy") if kind == "deploy" and plan["ok"] else {}
         if finish:
             for goal in gate["hosts"].values():
@@ -232,11 +236,17 @@ class ActionModule(ActionBase):
         finish = self._finish("switch")
         watch = self._watches()
         told = {"looks": watch["looks"], "before": watch["seconds"]} if watch else {"looks": []}
-        return {"hosts": times, **told, **({"finish": finish} if finish else {})}
+        ready = self._registered("back_ready")
+        back = all(ready.get(host, {}).get("ok") for host in self._hosts)
+        return {"hosts": times, "back": back, **told, **({"finish": finish} if finish else {})}
+
+    def _told(self) -> Mapping[str, Any]:
+        """What preflight has found for the group."""
+        return self._of(self._hosts[0])["__bluegreen_preflight"]
 
     def _watches(self) -> dict[str, Any]:
         """C(bluegreen_watch), complete, if what this run makes live is to be watched; empty otherwise."""
-        watch = self._of(self._hosts[0])["__bluegreen_preflight"]["watch"]
+        watch = self._told()["watch"]
         goals = self._gate()["hosts"].values()
         goes_on = self._var("__bluegreen_operation") != "rollback" and not all(goal.get("already") for goal in goals)
         return watch if goes_on and watch["looks"] and not self._task.check_mode else {}
@@ -246,11 +256,15 @@ class ActionModule(ActionBase):
         before = self._gate()
         if not before["ok"]:
             return before
-        told, color = self._of(self._hosts[0])["__bluegreen_preflight"], self._args["color"]
+        told, color = self._told(), self._args["color"]
         watch, looks = told["watch"], told["looks"] if self._args["meanwhile"] else told["watch"]["looks"]
         beside = f"{other(color)} {'meanwhile' if self._args['meanwhile'] else 'before'}"
-        seen = {host: result for host, result in self._registered("watched").items() if result.get("ok")}
+        registered = self._registered("watched")
+        seen = {host: result for host, result in registered.items() if result.get("ok")}
         failures: list[FailedStep] = []
+        # What is live already stays where nobody can say how it is; a canary does not go up unseen.
+        unseen = [host for host in self._hosts if host not in seen] if self._args["meanwhile"] else []
+        failures += [{"host": host, "step": "watched", "why": _gate.why(registered.get(host)) or ""} for host in unseen]
         for host, result in seen.items():
             if _watch.worse(result["new"], result["old"], watch):
                 why = _watch.evidence(color, result["new"], result["old"], beside)
@@ -267,10 +281,11 @@ class ActionModule(ActionBase):
         if step == "deploy":
             command = self._var("bluegreen_migrations_command")
             more = [self._is("bluegreen_promote"), self._var("bluegreen_cluster"), hooks.get("after_start")]
-            more += [command and command != "auto"]
+            # What a migration and its backup say is not known yet.
+            more += [command and command != "auto", self._is("bluegreen_migrate")]
         else:
             more = [self._var("bluegreen_on_live"), self._is("bluegreen_stop_idle"), hooks.get("after_promote")]
-            more += [int(self._var("bluegreen_drain_timeout")), self._watches()]
+            more += [int(self._var("bluegreen_drain_timeout")), self._watches(), self._ends()[1]["failures"]]
         if len(self._given["ansible_play_hosts_all"]) > 1 or self._task.check_mode or any(more):
             return {}
         summary = self._summary(self._gate(), {"ok": True, "failures": [], "lost": []})
@@ -346,10 +361,28 @@ class ActionModule(ActionBase):
             lines,
             _clock.skew(times, self._registered("lock")),
             next(iter(migrated), []),
+            self._stays(),
         )
         self._say(ending["lines"])
         self._notify(infos, ending["failed"])
         return {"failed": bool(ending["failed"]), "msg": ending["failed"]}
+
+    def _stays(self) -> dict[str, str]:
+        """Host to why it did not go back, or did not end its canary, after it was judged worse."""
+        gate = self._gate()
+        if not gate.get("worse"):
+            return {}
+        name = "undone" if "switched" in gate["begun"] else "canary_ended"
+        done, ready = self._registered(name), self._registered("back_ready")
+        found = {}
+        for host in self._hosts:
+            color, result = gate["hosts"].get(host, {}).get("color"), done.get(host) or {}
+            reason = _gate.why(ready[host]) if name == "undone" and host in ready else None
+            if name == "undone" and result.get("live") == color:
+                reason = reason or "it was live there before this run"
+            if reason or _gate.why(result):
+                found[host] = reason or _gate.why(result) or ""
+        return found
 
     def _notify(self, infos: Infos, failed: str) -> None:
         """Tell those who want to know what this run has done."""

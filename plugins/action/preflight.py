@@ -151,7 +151,9 @@ def check_options(args: Mapping[str, Any]) -> list[str]:
         checks["watch"] = lambda value: _validate.check_whole(value, "watch", 1, 3600)
     if operation == "promote":
         checks["steps"] = _variables.check_steps
-    if operation in ("promote", "deploy") and given["watch"]:
+    if operation in ("deploy", "rollback", "canary") and given["steps"]:
+        wrong.append("steps is for promote.yml. Deploy without bluegreen_promote, then promote by steps")
+    if operation in ("promote", "deploy", "rollback") and given["watch"]:
         wrong.append(
             "watch is for canary.yml. What goes live is watched as bluegreen_watch says, such as {seconds: 60}"
         )
@@ -381,8 +383,19 @@ class ActionModule(ActionBase):
         with contextlib.suppress(Refused):
             result["watch"] = _variables.check_watch(settings["watch"])
             result["steps"] = _variables.check_steps(steps) if asked == "steps" else []
-            each = seconds if asked == "watch" else result["watch"]["seconds"] or 60
-            result["looks"] = _variables.looks(int(each)) if asked else []
+            each = result["watch"]["seconds"] or 60
+            if asked == "watch":
+                each = _validate.check_whole(seconds, "watch", 1, 3600)
+            result["looks"] = _variables.looks(each) if asked else []
+        result["own_logs"] = []
+        for name in ("nginx_server", "nginx_location"):
+            log = _variables.access_log(settings[name]) if settings["watch"] else ""
+            if log == "off":
+                return [
+                    f"bluegreen_{name} turns the access log off, so bluegreen_watch would see nothing. Take out access_log off, or bluegreen_watch"
+                ]
+            if log:
+                result["own_logs"].append(name)
         return []
 
     def _refuse(self, wrong):

@@ -182,10 +182,12 @@ def fitted(app: App, text: str, version: str | None) -> str:
         text,
         version,
         has_ipv6(),
-        lambda directive: _is_elsewhere(app, rf"{directive}\s"),
+        lambda directive: _is_elsewhere(app, rf"{directive}\s+(?!off\b)"),
         os.path.exists(_certificate.of_site(text)[0]),
         wants_http3(text) and Nginx(app).has_http3(),
-        lambda listen: _is_elsewhere(app, rf"listen\s+(?:\*:|0\.0\.0\.0:)?{re.escape(listen)}\s[^;]*\breuseport\b"),
+        lambda listen: _is_elsewhere(
+            app, rf"listen\s+(?:\*:|0\.0\.0\.0:)?{re.escape(listen)}\s(?=[^;]*\bquic\b)[^;]*\breuseport\b"
+        ),
     )
 
 

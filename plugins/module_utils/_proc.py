@@ -118,7 +118,12 @@ def uptime() -> float:
 def age_of(pid: int) -> float:
     """How many seconds ago a process started; 0 if it is gone."""
     found = stat_of(pid)
-    return max(0.0, uptime() - found["started"] / os.sysconf("SC_CLK_TCK")) if found else 0.0
+    # Not uptime(): in an LXC container that is the age of the container, and what a process says of its start is of the host.
+    return (
+        max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - found["started"] / os.sysconf("SC_CLK_TCK"))
+        if found
+        else 0.0
+    )
 
 
 def is_running(pid: int) -> bool:

@@ -120,9 +120,18 @@ begun:
   elements: str
   returned: with O(check), O(plan) and O(watch)
 undo:
-  description: What has to be undone, of V(slots), V(switch), V(traffic) and V(watch). Empty while the run may go on.
+  description: What has to be undone, of V(slots), V(switch) and V(traffic). Empty while the run may go on.
   type: list
   elements: str
+  returned: with O(check), O(plan) and O(watch)
+worse:
+  description: Whether what went live, or a canary, was judged worse than the other slot.
+  type: bool
+  returned: with O(check), O(plan) and O(watch)
+steps:
+  description: The shares that a promote goes up by before it switches, in percent.
+  type: list
+  elements: int
   returned: with O(check), O(plan) and O(watch)
 kept:
   description: Whether the slots keep what a deploy put into them, however the promote after it ends.
@@ -147,6 +156,10 @@ before:
   description: Seconds before the switch that a watch compares with.
   type: int
   returned: with O(switch_times), if there is a watch
+back:
+  description: Whether all hosts could go back.
+  type: bool
+  returned: with O(switch_times)
 finish:
   description: How a host that is the whole group ends the run by itself, as options of M(beamops.bluegreen.deploy_lock).
   type: dict

@@ -89,10 +89,12 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _exclusive,
     _figures,
+    _files,
     _proc,
     _service,
     _validate,
 )
+from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
 
 if TYPE_CHECKING:
@@ -108,16 +110,22 @@ def has_restarted(app: App, color: str, since: float) -> bool:
 
 def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     params, color = module.params, module.params["color"]
+    if app.web and app.figures not in (_files.read_text(app.site_file) or ""):
+        raise Failure(
+            "the site does not write down how it answers. Set bluegreen_watch in the inventory and run setup.yml; an nginx without any "
+            "access_log has to get one first."
+        )
     since = params["since"] if params["since"] is not None else _proc.uptime()
     while not module.check_mode and (left := since + params["look_at"] - _proc.uptime()) > 0:
         time.sleep(min(left, 0.5))
         # Somebody may have ended the run, to roll back.
         _exclusive.require_lock(app, params["run_id"])
     now, seconds = time.time(), _proc.uptime() - since
-    began, lines = now - seconds, _figures.lines_of(app.figures)
+    began = now - seconds
+    before = (began - params["before"], began) if params["before"] else (began, now)
+    lines = list(_figures.lines_since(app.figures, before[0]))
     new = _figures.sample(lines, color, began, now)
     new["restarts"] = int(has_restarted(app, color, since))
-    before = (began - params["before"], began) if params["before"] else (began, now)
     old = _figures.sample(lines, _validate.other(color), *before)
     return {"new": new, "old": old, "since": since, "seconds": round(seconds, 1)}
 

@@ -44,7 +44,7 @@ STEPS: dict[str, Step] = {
     "smoked": Step("smoke check"),
     "on_idle_sent": Step("bluegreen_on_idle", undo="switch"),
     "switched": Step("switching", undo="switch"),
-    "watched": Step("watching", undo="watch"),
+    "watched": Step("watching"),
     "on_live_sent": Step("bluegreen_on_live"),
     "drained": Step("draining"),
     "stopped": Step("stopping"),
@@ -63,7 +63,18 @@ FINISH = ("finished?",)
 
 def new(run: str) -> Gate:
     """The gate of a run that has not done anything yet."""
-    return {"run": run, "ok": True, "failures": [], "lost": [], "begun": [], "undo": [], "hosts": {}, "kept": False}
+    return {
+        "run": run,
+        "ok": True,
+        "failures": [],
+        "lost": [],
+        "begun": [],
+        "undo": [],
+        "hosts": {},
+        "kept": False,
+        "worse": False,
+        "steps": [],
+    }
 
 
 def why(result: Mapping | None) -> str | None:
@@ -142,7 +153,9 @@ def check(
 
 def watched(before: Gate, failures: list[FailedStep]) -> Gate:
     """The gate behind a look at what went live."""
-    return _then(before, {"ok": not failures, "failures": failures, "lost": []}, ["watched"])
+    gate = _then(before, {"ok": not failures, "failures": failures, "lost": []}, ["watched"])
+    gate["worse"] = bool(failures)
+    return gate
 
 
 def planned(before: Gate, plan: Gate) -> Gate:

@@ -159,6 +159,9 @@ _WENT_BACK = (
     "The whole group went back, and the release counts as rolled back from. To promote it all the same, name its color; to judge it otherwise, "
     "set bluegreen_watch."
 )
+_CANARY_ENDED = "The canary has ended on every host. Nothing is marked, so promote.yml would still promote the release."
+_STAYS = "Look at the table above. rollback.yml takes the group back, canary.yml -e percent=0 ends a canary."
+_CANARY_GOES_ON = "The canary goes on. To end it: canary.yml -e percent=0"
 _NOT_FINISHED = "The operation itself succeeded on every host. The next run from this machine, or unlock.yml, removes the leftover lock."
 
 
@@ -170,7 +173,8 @@ def failure_lines(operation: str, failures: Sequence[FailedStep], hint: str) -> 
     hosts = f"{len(failures)} host{'s' if len(failures) != 1 else ''}"
     lines = [f"{operation} failed on {hosts}:"]
     if failures and all(entry["step"] == "watched" for entry in failures):
-        lines = [f"{operation} went back by itself, because it is worse on {hosts}:"]
+        ended = "ended" if operation == "canary" else "went back"
+        lines = [f"{operation} {ended} by itself, because it is worse on {hosts}:"]
     for entry in failures:
         label = STEPS[entry["step"]].label
         lines += _indented(f"{entry['host']}: {label}: " if label else f"{entry['host']}: ", entry["why"])
@@ -192,6 +196,7 @@ def ending(
     status: Iterable[str],
     apart: tuple[float, float] | None = None,
     migrated: Sequence[str] = (),
+    stays: Mapping[str, str] | None = None,
 ) -> dict:
     """The last words of a run.
 
@@ -200,6 +205,7 @@ def ending(
     :param status: lines of the table.
     :param apart: seconds between the first and the last switch, and how exactly that is known, if there were several.
     :param migrated: versions of the migrations that have run.
+    :param stays: host to why it did not go back, or did not end its canary, after that was judged worse.
     :returns: {"lines", "failed": in one sentence, and empty if nothing did}.
     """
     gate, after_switch, finished = gates
@@ -213,9 +219,12 @@ def ending(
             f"unreachable and unchanged: {', '.join(gate['lost'])}. "
             "Once reachable again, rerun the deploy with -e bluegreen_promote=true"
         )
-    if any(entry["step"] == "watched" for entry in gate["failures"]):
-        hint = _WENT_BACK
-    hints = ((gate, hint), (after_switch, _AFTER_SWITCH), (finished, _NOT_FINISHED))
+    if gate.get("worse"):
+        hint = _WENT_BACK if "switched" in gate["begun"] else _CANARY_ENDED
+        if stays:
+            hint = "\n".join([*(f"{host} stays: {reason}" for host, reason in stays.items()), _STAYS])
+    after = _CANARY_GOES_ON if operation == "canary" else _AFTER_SWITCH
+    hints = ((gate, hint), (after_switch, after), (finished, _NOT_FINISHED))
     for judged, text in hints if gate["ok"] else hints[:1]:
         if judged["failures"]:
             lines += failure_lines(operation, judged["failures"], text)

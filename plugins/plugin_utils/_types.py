@@ -264,6 +264,10 @@ class Gate(TypedDict, total=False):
     undo: list[str]
     # Where each host goes, once that is planned.
     hosts: dict[str, Goal]
+    # What went live, or a canary, was judged worse than the other slot.
+    worse: bool
+    # The shares that a promote goes up by before it switches, in percent.
+    steps: list[int]
     # The slots keep what the deploy put into them, however the promote after it ends.
     kept: bool
 

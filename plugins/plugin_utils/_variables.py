@@ -184,6 +184,18 @@ def check_watch(value: Any) -> dict[str, Any]:
     return {**found, "looks": looks(found["seconds"]) if value else []}
 
 
+def access_log(snippet: str) -> str:
+    """The first value of an access_log that a snippet has outside of any block, or empty: it puts out those of the whole nginx there."""
+    depth, found = 0, ""
+    text = re.sub(r"#.*", "", snippet)
+    for word in re.findall(r"[{}]|access_log\s+[^;\s]+", text):
+        if word in "{}":
+            depth += 1 if word == "{" else -1
+        elif not depth:
+            found = found if found == "off" else word.split()[1]
+    return found
+
+
 def looks(seconds: int) -> list[int]:
     """When a watch looks, in seconds from its beginning; the last time is its end."""
     return [*range(_LOOK_EVERY, seconds, _LOOK_EVERY), seconds] if seconds else []

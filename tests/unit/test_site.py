@@ -59,6 +59,7 @@ def render(root="/opt/my_app", version="1.22.1", **variables):
     defaults = yaml.safe_load((TOP / "roles/preflight/defaults/main.yml").read_text())
     defaults.update(bluegreen_app="my_app", bluegreen_domain="example.com", bluegreen_root=str(root))
     defaults["__bluegreen_peers"] = variables.pop("peers", [])
+    defaults["__bluegreen_own_logs"] = variables.pop("own_logs", [])
     host = {name: variables.pop(name) for name in ("has_certificate", "has_http3", "is_shared") if name in variables}
     defaults.update({f"bluegreen_{name}": value for name, value in variables.items()})
     env = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)

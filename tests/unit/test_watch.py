@@ -91,6 +91,8 @@ def test_what_the_site_writes_is_counted():
         "100.200 blue 200 0.010",
         "100.300 green 101 900.0",
         "100.400 green 504 -",
+        "100.450 green 502 0.001, 0.000",
+        "100.460 green 200 0.004, 0.006 : 0.000",
         "100.500 gre",
         "100.600 green 200 0.010 100.700 green 200 0.010",
         "x green 200 0.010",
@@ -98,8 +100,33 @@ def test_what_the_site_writes_is_counted():
         "99.999 green 200 0.010",
     ]
     found = _figures.sample(lines, "green", 100, 200)
-    assert found == {"requests": 4, "errors": 2, "times": {str(_figures.bucket_of(10)): 1}}
-    assert _figures.lines_of("/none") == []
+    assert found == {"requests": 6, "errors": 3, "times": {str(_figures.bucket_of(10)): 2}}
+
+
+@pytest.mark.parametrize("begin", [0, 5.5, 5000, 19999, 30000])
+def test_no_more_of_the_file_is_read_than_is_asked_for(tmp_path, begin):
+    path = tmp_path / "figures.log"
+    path.write_text("cut off\n" + "".join(f"{second}.000 green 200 0.010\n" for second in range(20000)))
+    lines = list(_figures.lines_since(str(path), begin))
+    wanted = max(0, 20000 - math.ceil(begin))
+    assert _figures.sample(lines, "green", begin, 1e9)["requests"] == wanted
+    assert len(lines) <= wanted + 5 + 65536 // 20
+    assert list(_figures.lines_since("/none", begin)) == []
+
+
+@pytest.mark.parametrize(
+    ("snippet", "found"),
+    [
+        ("", ""),
+        ("location = /robots.txt { access_log off; }", ""),
+        ("# access_log off;\nadd_header X y;", ""),
+        ("access_log /var/log/nginx/mine.log;", "/var/log/nginx/mine.log"),
+        ("location / { deny all; }\naccess_log  off;", "off"),
+        ("access_log /a.log; access_log off;", "off"),
+    ],
+)
+def test_an_access_log_of_the_user(snippet, found):
+    assert _variables.access_log(snippet) == found
 
 
 def test_the_evidence_is_said_in_words():
@@ -121,7 +148,10 @@ def test_the_gate_behind_a_look():
     before = {**_gate.new("run"), "begun": ["lock", "plan", "switched"]}
     assert _gate.watched(before, [])["ok"] and _gate.watched(before, [])["undo"] == []
     bad = _gate.watched(before, [{"host": "web1", "step": "watched", "why": "x"}])
-    assert not bad["ok"] and bad["undo"] == ["switch", "watch"]
+    assert not bad["ok"] and bad["undo"] == ["switch"] and bad["worse"]
+    # A switch that fails after steps that were good is not worse than anything.
+    later = _gate.check(_gate.watched(before, []), {}, ["web1"], ["on_live_sent"])
+    assert not later["ok"] and not later["worse"]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,11 @@ def test_one_host_that_is_worse(prepared):
     with asking(HOSTS[1]), Client(SITES[HOSTS[1]]) as client:
         time.sleep(8)
         run = play("promote", WATCH, rc=2)
-    run.says(f"{HOSTS[1]}: watching: ", "promote went back by itself, because it is worse on 1 host", "The whole group went back")
+    run.says(
+        f"{HOSTS[1]}: watching: ",
+        "promote went back by itself, because it is worse on 1 host",
+        "The whole group went back",
+    )
     assert colors() == {live}
     assert {one.partition(" ")[2] for one in client.failed} <= {"status 500"}
     assert "rolled-back" in play("status", "strict=true").text
@@ -60,6 +64,35 @@ def test_a_process_that_ends_while_it_is_watched(prepared):
         run = play("promote", WATCH, rc=2)
     run.says(f"{HOSTS[2]}: watching: its process ended; ")
     assert colors() == {live}
+
+
+def test_a_group_whose_old_slot_has_died_stays(prepared):
+    """Nobody is sent to a slot that does not answer any more, and no host goes back without the others."""
+    live, idle = prepared("50 0")
+    stop = f"until [ $(readlink /opt/sample_app/live) = slots/{idle} ]; do sleep 0.1; done; sleep 1; systemctl stop sample_app@{live}"
+    inside(HOSTS[0], f"systemd-run --quiet sh -c '{stop}'")
+    with Client(SITES[HOSTS[1]]):
+        time.sleep(8)
+        run = play("promote", WATCH, rc=2)
+    run.says(
+        "watching: ", f"{HOSTS[0]} stays: {live} (", "is not healthy: not running", "rollback.yml takes the group back"
+    )
+    assert colors() == {idle}
+
+
+def test_steps_that_were_good_and_a_switch_that_is_not(prepared):
+    """The visitors get what they got before, and nothing is marked."""
+    live, idle = prepared("0 0")
+    watch = {"bluegreen_watch": {"seconds": 5}}
+    run = play("promote", watch, "steps=10", {"bluegreen_on_idle": 'raise "no"'}, rc=2)
+    run.says("watched 5 s of 5 s", "bluegreen_on_idle")
+    assert colors() == {live}
+    shares = {inside(host, f"ls /opt/sample_app/canary/{idle} | wc -l") for host in HOSTS}
+    assert shares == {"0"} and "rolled-back" not in play("status", "strict=true").text
+    # What is live already is no canary: the same again does nothing.
+    play("promote", watch)
+    run = play("promote", watch, "steps=10,50")
+    assert "is already live" in run.text and run.changed() == 0
 
 
 def test_a_host_that_is_lost_while_it_is_watched(prepared):
