@@ -10,7 +10,7 @@ short_description: Read how a slot answers its visitors, beside the other slot
 version_added: 1.0.0
 description:
   - Counts answers by status and time, from what the site writes down where C(bluegreen_watch) is set. Requests of the health path do not
-    count.
+    count, unless it is C(/).
   - Does not judge. A group is judged on the controller, by M(beamops.bluegreen.group).
   - Only reads, also in check mode.
 author:

@@ -64,7 +64,7 @@ def time_at(times: Mapping[str, int], quantile: float, side: int = 0) -> float:
 def worse(new: Mapping[str, Any], old: Mapping[str, Any], watch: Mapping[str, Any]) -> str:
     """Why one slot of a host is worse than the other, as V(errors), V(slower), V(restarted) or empty.
 
-    :param new: {"requests", "errors", "times"} of the slot that is watched, and "restarts", how often its process ended meanwhile.
+    :param new: {"requests", "errors", "times"} of the slot that is watched, and "restarts", whether its process ended meanwhile.
     :param old: the same of the slot to compare with, without C(restarts).
     :param watch: C(bluegreen_watch), complete.
     """

@@ -694,3 +694,18 @@ def test_folders_that_nginx_cannot_enter(tmp_path):
     assert _nginx.closed_folders(str(root)) == []
     (tmp_path / "home").chmod(0o750)
     assert _nginx.closed_folders(f"{root}/not-there-yet") == [f"{tmp_path}/home (0750)"]
+
+
+@pytest.mark.parametrize(("health", "counted"), [("/", ["/", "/health"]), ("/health", ["/"])])
+def test_figures_stand_beside_the_access_log_of_the_user(nginx, tmp_path, health, counted):
+    own = f"access_log {tmp_path}/own.log;"
+    variables = {"watch": {"seconds": 60}, "own_logs": ["nginx_server"], "nginx_server": own, "health_path": health}
+    with nginx(**variables) as site:
+        for path in ("/", "/health", "/deployment_id"):
+            site.ask(path)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and not (site.root / "figures.log").stat().st_size:
+            time.sleep(0.1)
+        lines = (site.root / "figures.log").read_text().splitlines()
+    assert len(lines) == len(counted) and all(re.match(r"[0-9.]+ blue 200 [0-9.]+\Z", line) for line in lines)
+    assert len((tmp_path / "own.log").read_text().splitlines()) == 3
