@@ -75,7 +75,7 @@ def check(settings: Mapping[str, Any]) -> list[str]:
     listen = attempt(_validate.check_listen, settings["listen"])
     if settings["user"]:
         attempt(_validate.check_user, settings["user"])
-    attempt(_variables.check_shared, settings["shared"])
+    attempt(_validate.check_shared, settings["shared"])
     attempt(_variables.check_writable, settings["writable"])
     attempt(_variables.check_memory, settings["memory"])
     attempt(_validate.check_choice, settings["service_manager"], "bluegreen_service_manager", ("systemd", "daemon"))
@@ -293,6 +293,7 @@ def _modules(operation: str, promote: bool) -> list[str]:
     switches = operation in ("promote", "rollback") or operation == "deploy" and promote
     # What needs no lock reads the slots first.
     names = ["slot_info"] if operation in ("", *_QUERIES) else ["deploy_lock"]
+    names += ["slot_setup", "nginx_site"] * (operation == "setup")
     return names + ["release_install", "slot_service"] * (operation == "deploy") + ["slot_switch"] * switches
 
 

@@ -101,7 +101,7 @@ options:
     default: 0
   expected_files:
     description:
-      - The files of set-up, each with C(path) and the C(sha256) of its text. Of one without either it does not matter what is in it.
+      - The files of set-up, as M(beamops.bluegreen.slot_setup) takes them. Of one without C(content) it does not matter what is in it.
       - The module returns those that are missing or differ as C(setup_needed).
     type: list
     elements: dict
@@ -111,12 +111,16 @@ options:
         description: Where the file belongs.
         type: path
         required: true
-      sha256:
-        description: SHA-256 of the text that set-up would put there, hexadecimal.
-        type: str
       content:
-        description: The text itself, if it depends on the nginx of the host. Not logged, because it is long.
+        description: The text that set-up would put there. Not logged, because it is long.
         type: str
+      mode:
+        description: Its permissions, which the module does not compare.
+        type: str
+      once:
+        description: Whether a file that is there stays as it is, so that nothing in it differs.
+        type: bool
+        default: false
   preview_token:
     description: The preview token that should be set, for C(setup_needed). Ignored without O(expected_files).
     type: str

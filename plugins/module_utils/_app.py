@@ -382,6 +382,14 @@ def static_dir(app: App, release: str) -> str | None:
     return f"{lib}/{found[0]}/priv/static" if len(found) == 1 else None
 
 
+def has_user(app: App) -> bool:
+    """Whether this host has the account that the app runs as."""
+    try:
+        return bool(pwd.getpwnam(app.user))
+    except KeyError:
+        return False
+
+
 def group_of(app: App) -> int | None:
     """The numeric group of the app's user, or V(None) where there is no such user (the embedded default)."""
     if os.geteuid() != 0:

@@ -53,8 +53,9 @@ INFO_OPTIONS = dict(
         default=[],
         options=dict(
             path=dict(type="path", required=True),
-            sha256=dict(type="str"),
             content=dict(type="str", no_log=True),
+            mode=dict(type="str"),
+            once=dict(type="bool", default=False),
         ),
     ),
     preview_token=dict(type="str", default="", no_log=True),
@@ -76,10 +77,12 @@ def setup_needed(app: App, params: Mapping[str, Any], nginx_version: str | None,
     """Paths of what set-up would write. Without O(expected_files) nobody asked."""
     expected, found = {}, []
     for file in params["expected_files"]:
-        if not file["sha256"] and not file["content"]:
-            found += [] if os.path.exists(file["path"]) else [file["path"]]
+        path, text = file["path"], file["content"]
+        if file["once"] or text is None:
+            found += [] if os.path.exists(path) else [path]
             continue
-        expected[file["path"]] = file["sha256"] or _files.sha256_hex(_nginx.fitted(app, file["content"], nginx_version))
+        fitted = _nginx.fitted(app, text, nginx_version) if path in (app.site_file, app.site_stamp) else text
+        expected[path] = _files.sha256_hex(fitted)
     if app.site_stamp in expected:
         # It holds the hash of the site that nginx was last proven to have loaded.
         expected[app.site_stamp] = _files.sha256_hex(expected[app.site_file])
@@ -422,6 +425,7 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "lock": _files.read_json(app.lock),
         "nginx_version": nginx_version,
         "is_root": os.geteuid() == 0,
+        "has_user": _app.has_user(app),
         "cookie": _files.sha256_hex(app.own_cookie())[:12] if app.own_cookie() else "",
     }
     info["notes"] += [

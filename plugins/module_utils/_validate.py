@@ -35,6 +35,7 @@ _URL = re.compile(r"\Ahttps?://[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%-]+\Z")
 # Without $ ; ' " and \: nginx would read more than a path, and a path stands in its configuration.
 _URL_PATH = re.compile(r"\A/[A-Za-z0-9._~!&()*+,=:@%/?-]*\Z")
 _USER = re.compile(r"\A[a-z_][a-z0-9_-]{0,31}\Z")
+_SHARED = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 _TOKEN = re.compile(r"\A[A-Za-z0-9_-]{16,128}\Z")
 _LISTEN = re.compile(r"\A(?:((?:[0-9]{1,3}\.){3}[0-9]{1,3}):)?([0-9]{1,5})\Z")
 
@@ -308,4 +309,12 @@ def check_whole(value: Any, what: str, low: int, high: int) -> int:
 def check_choice(value: Any, what: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise Refused(f"{what} must be {' or '.join(choices)} (got {shown(value)!r})")
+    return value
+
+
+def check_shared(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) and _SHARED.match(one) for one in value):
+        raise Refused(
+            f"bluegreen_shared must be a list of directory names such as uploads, each of letters, digits, _ and - (got {shown(value)!r})"
+        )
     return value

@@ -9,7 +9,8 @@ module: nginx_site
 short_description: Install the nginx site of an app, and prove that nginx loaded it
 version_added: 0.1.0
 description:
-  - Writes C(<nginx_conf_dir>/conf.d/<app>.conf), tests the whole configuration, and reloads nginx, or starts it.
+  - Writes C(<nginx_conf_dir>/conf.d/<app>.conf), tests the whole configuration, and reloads nginx, or starts it. With systemd it also has
+    nginx started at every boot.
   - A reload counts only if the workers were replaced, because neither the status of C(nginx -s reload) nor that of a signal
     tells whether the master accepted the configuration.
   - If anything fails, the module restores the previous site. It does not touch a configuration that is already broken, and shows why it is.
@@ -208,7 +209,7 @@ class Site:
             raise Failure(
                 f"{self.path} serves the app in {root.group(1)}. A different bluegreen_root would take that app offline."
             )
-        self.master = self.nginx.master()
+        self.master, self.at_boot = self.nginx.master(), self.nginx.starts_at_boot()
         # The site may have been written by a run that died before its reload; the stamp is written after the proof.
         self.digest = _files.sha256_hex(self.text)
         self.serves_old = bool(self.master) and self.before == self.text and self._serves_old_certificate()
@@ -239,6 +240,8 @@ class Site:
             actions.append("start nginx")
         elif actions or not self.loaded or self.serves_old:
             actions.append("reload nginx")
+        if not self.at_boot:
+            actions.append("start nginx at every boot")
         if not _app.has_token(self.app, self.token):
             actions.append("set the preview token")
         return actions
@@ -246,6 +249,8 @@ class Site:
     def apply(self) -> None:
         """Do it, or leave everything as it was. Raises: Failure."""
         make_folders(self.app)
+        if not self.at_boot:
+            self.nginx.start_at_boot()
         if not _app.has_token(self.app, self.token):
             put_token(self.app, self.token)
         if self.before == self.text and self.loaded and self.master and not self.replaced and not self.serves_old:

@@ -189,6 +189,10 @@ env_names:
   description: With O(with_env_names), by color the names of the variables of the slot, each with a hash that tells nothing of its value.
   type: dict
   returned: success
+has_user:
+  description: Whether the host has the account that the app runs as.
+  type: bool
+  returned: success
 is_root:
   description: Whether the module ran as root.
   type: bool

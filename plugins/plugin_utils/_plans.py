@@ -173,14 +173,15 @@ def rollback_plan(infos: Infos, force: bool = False) -> Gate:
             live = info["slots"][info["live"]]
             plan[host] = {
                 **{"release": live["release"], "env": live["env"], "color": info["live"]},
-                **{"take": False, "already": True},
+                **{"take": False, "already": True, "runs": not not_ready(live)},
             }
         elif goal.get("refused"):
             failures.append(_refusal(host, goal["refused"]))
         elif _migrated_since(info, goal["release"]) and not force:
             failures.append(_refusal(host, _across_migrations(info, goal["release"])))
         else:
-            plan[host] = {**goal, "already": False}
+            runs = not goal["take"] and not not_ready(info["slots"][goal["color"] or ""])
+            plan[host] = {**goal, "already": False, "runs": runs}
     return _one_release(plan, failures)
 
 

@@ -182,6 +182,8 @@ class Goal(TypedDict, total=False):
     already: bool
     # The release and its environment have to be put into the slot again before it can be live.
     take: bool
+    # It runs in the slot and is healthy, so that nothing has to be started for a rollback.
+    runs: bool
     # Names of the nodes that the new one keeps a connection with.
     nodes: list[str]
     # Why there is nowhere to go; then nothing else is in it.
@@ -230,6 +232,7 @@ class Info(TypedDict, total=False):
     lock: Lock | None
     nginx_version: str | None
     is_root: bool
+    has_user: bool
     # Color to name to a hash of the value, which is the same for the same value and tells nothing of it.
     env_names: dict[str, dict[str, str]]
     # Color to a hash of its environment, the same on all hosts of a group for the same values.

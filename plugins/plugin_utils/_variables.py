@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _FOLDER = re.compile(r"\A/([A-Za-z0-9_-][A-Za-z0-9._-]*/)+\Z")
 _SIZE = re.compile(r"\A[0-9]{1,6}[kmg]?\Z")
-_SHARED = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 # Also a share of the memory of the host: systemd.resource-control(5), MemoryMax=.
 _MEMORY = re.compile(r"\A[0-9]{1,6}[KMGT%]\Z")
 _EMAIL = re.compile(r"\A[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+\Z")
@@ -39,14 +38,6 @@ HOOKS = (
     "on_failure",
 )
 EVENTS = ("deployed", "promoted", "rolled_back", "failed")
-
-
-def check_shared(value: Any) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(one, str) and _SHARED.match(one) for one in value):
-        raise Refused(
-            f"bluegreen_shared must be a list of directory names such as uploads, each of letters, digits, _ and - (got {shown(value)!r})"
-        )
-    return value
 
 
 def check_writable(value: Any) -> list[str]:

@@ -106,7 +106,14 @@ def test_a_rollback_that_was_killed_is_finished_and_goes_no_further():
     )
     plan = _plans.rollback_plan({"web1": went, "web2": did_not})
     assert plan["ok"], plan
-    assert plan["hosts"]["web1"] == {"release": A, "env": E1, "color": "blue", "take": False, "already": True}
+    assert plan["hosts"]["web1"] == {
+        "release": A,
+        "env": E1,
+        "color": "blue",
+        "take": False,
+        "already": True,
+        "runs": True,
+    }
     assert plan["hosts"]["web2"]["release"] == A and not plan["hosts"]["web2"]["already"]
     # Killed while it freed its locks: it had ended on some hosts already, and goes no further there either.
     half = info(last_run={**went["last_run"], "result": "ok"}, rollback={"release": C, "color": "green", "take": True})
@@ -229,7 +236,7 @@ def test_why_a_rollback_may_not_go_on():
     for silent in ({A: told("1")}, {C: told("1")}, {}):
         assert _plans.rollback_plan({"a": info(migrations=silent, rollback=goal)})["ok"]
     plan = _plans.rollback_plan({"a": info(rollback=goal)})
-    assert plan == {"ok": True, "failures": [], "lost": [], "hosts": {"a": {**goal, "already": False}}}
+    assert plan == {"ok": True, "failures": [], "lost": [], "hosts": {"a": {**goal, "already": False, "runs": False}}}
 
 
 @pytest.mark.parametrize(
@@ -249,9 +256,21 @@ def test_a_run_that_was_no_rollback_to_what_is_live_is_not_finished(other):
     died["to"] = {"color": "blue", "release": A, "env": E1}
     goal = {"release": C, "env": E1, "color": "green", "take": True}
     there = _plans.rollback_plan({"a": info(last_run=died, rollback=goal)})["hosts"]["a"]
-    assert there == {"release": A, "env": E1, "color": "blue", "take": False, "already": True}
+    assert there == {"release": A, "env": E1, "color": "blue", "take": False, "already": True, "runs": True}
     plan = _plans.rollback_plan({"a": info(last_run={**died, **other}, rollback=goal)})
-    assert plan["hosts"]["a"] == {**goal, "already": False}
+    assert plan["hosts"]["a"] == {**goal, "already": False, "runs": False}
+
+
+def test_a_rollback_starts_what_does_not_run():
+    goal = {"release": A, "env": E1, "color": "green", "take": False}
+    sick = {"healthy": False, "health": "503"}
+    for found, runs in (
+        (info(rollback=goal), True),
+        # The slot was used for something else since, so it runs that.
+        (info(rollback={**goal, "take": True}), False),
+        (without({"rollback": goal}, green=sick), False),
+    ):
+        assert _plans.rollback_plan({"a": found})["hosts"]["a"]["runs"] is runs
 
 
 def test_every_host_has_its_say():
