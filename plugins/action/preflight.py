@@ -360,6 +360,7 @@ class ActionModule(ActionBase):
         wrong += check(settings)
         wrong += check_options(args)
         wrong += self._check_watch(settings, args, result)
+        wrong += self._read_snippets(settings, result)
         wrong += placeholders(*host, settings)
         if args.get("artifact_needed"):
             wrong += self._check_artifact(settings, result)
@@ -388,7 +389,11 @@ class ActionModule(ActionBase):
             if asked == "watch":
                 each = _validate.check_whole(seconds, "watch", 1, 3600)
             result["looks"] = _variables.looks(each) if asked else []
-        result["own_logs"] = []
+        return []
+
+    def _read_snippets(self, settings, result):
+        """What the site has to know of the snippets of the user."""
+        result["own_logs"], result["rewrites"] = [], _variables.rewrites(settings["nginx_server"])
         for name in ("nginx_server", "nginx_location"):
             log = _variables.access_log(settings[name]) if settings["watch"] else ""
             if log == "off":

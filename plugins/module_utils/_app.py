@@ -21,7 +21,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _validate,
 )
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
-from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS, other
 
 if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.plugin_utils._types import Content, Facts, Migrations, Node
@@ -152,6 +152,10 @@ class App:
     def proven(self, color: str) -> str:
         """There once something in a slot was proven healthy, until the slot is empty again: without it nginx sends nobody there."""
         return f"{self.slot(color)}/proven"
+
+    def shortcut(self, color: str) -> str:
+        """There while all visitors get this slot if it is live, so that nginx need not look for what would give them something else."""
+        return f"{self.slot(color)}/all-{color}-none"
 
     def wanted_site(self) -> dict[str, str]:
         """How the site is to be reached: {"listen", "tls_listen", "domain", "proxied", "proof"}."""
@@ -365,6 +369,23 @@ def end_canary(app: App, color: str) -> None:
     folder = app.canary(color)
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
         _files.remove(f"{folder}/{name}")
+
+
+def close_shortcuts(app: App) -> None:
+    """Before there is something that would give a visitor something else than the live slot."""
+    for color in COLORS:
+        _files.remove(app.shortcut(color))
+
+
+def set_shortcuts(app: App) -> None:
+    """Whoever is cut short before this leaves none, and nginx looks for everything."""
+    for color in COLORS if app.web else ():
+        is_open = os.path.exists(app.proven(color)) and not os.path.exists(app.maintenance)
+        is_open = is_open and not app.canary_percent(other(color))
+        if not is_open:
+            _files.remove(app.shortcut(color))
+        elif not os.path.exists(app.shortcut(color)):
+            _files.write_file(app.shortcut(color), "", 0o644)
 
 
 def static_dir(app: App, release: str) -> str | None:

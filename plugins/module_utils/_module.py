@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _exclusive
-from ansible_collections.beamops.bluegreen.plugins.module_utils._app import APP_OPTIONS, App
+from ansible_collections.beamops.bluegreen.plugins.module_utils._app import APP_OPTIONS, App, set_shortcuts
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 
 
@@ -45,10 +45,15 @@ def run_module(
         app = App(module.params)
         if callable(exclusive):
             exclusive = exclusive(module.params)
-        with _exclusive.exclusive_access(app) if exclusive and not module.check_mode else contextlib.nullcontext():
+        is_alone = exclusive and not module.check_mode
+        with _exclusive.exclusive_access(app) if is_alone else contextlib.nullcontext():
             if needs_lock and not module.check_mode:
                 _exclusive.require_lock(app, module.params.get("run_id"))
-            result = work(module, app)
+            try:
+                result = work(module, app)
+            finally:
+                if is_alone:
+                    set_shortcuts(app)
     except Refused as error:
         module.fail_json(msg=str(error), changed=False)
     except Failure as error:

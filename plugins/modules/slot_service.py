@@ -240,6 +240,7 @@ class Slot:
         if release:
             _files.write_link(self.link, f"../../releases/{release}")
         else:
+            _files.remove(self.app.shortcut(self.color))
             _files.remove(self.app.proven(self.color))
             _files.remove(self.link)
 

@@ -86,6 +86,7 @@ if TYPE_CHECKING:
 def set_canary(app: App, color: str, percent: Any) -> Any:
     """A file for each percent; every number in between is a canary too, so it does not matter where this is killed."""
     folder = app.canary(color)
+    _app.close_shortcuts(app)
     os.makedirs(folder, mode=0o755, exist_ok=True)
     wanted = {f"{share:02d}" for share in range(percent)}
     there = set(os.listdir(folder))
@@ -97,6 +98,7 @@ def set_canary(app: App, color: str, percent: Any) -> Any:
 
 def set_maintenance(app: App, closed: Any) -> Any:
     if closed:
+        _app.close_shortcuts(app)
         _files.write_file(app.maintenance, "", 0o644)
     else:
         _files.remove(app.maintenance)

@@ -143,7 +143,8 @@ def report_progress(path: str, tell: Callable[[str], object]) -> Iterator[None]:
             sent = _read_so_far(os.path.realpath(path))
             if sent:
                 rate = sent / (time.monotonic() - began)
-                tell(f"{size(sent)} of {size(whole)} sent, {size(rate)} a second")
+                left = round((whole - sent) / rate)
+                tell(f"{size(sent)} of {size(whole)} sent, {size(rate)} a second, {left} s left")
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

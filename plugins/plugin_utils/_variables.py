@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
@@ -30,6 +31,8 @@ _FOLDER = re.compile(r"\A/([A-Za-z0-9_-][A-Za-z0-9._-]*/)+\Z")
 _SIZE = re.compile(r"\A[0-9]{1,6}[kmg]?\Z")
 # Also a share of the memory of the host: systemd.resource-control(5), MemoryMax=.
 _MEMORY = re.compile(r"\A[0-9]{1,6}[KMGT%]\Z")
+# Those of nginx's rewrite module, and what may bring them along.
+_REWRITES = {"break", "if", "include", "return", "rewrite", "set"}
 _EMAIL = re.compile(r"\A[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+\Z")
 _OWN = {"certificate", "key"}
 _ACME = {"acme_email", "acme_directory", "acme_ca", "address"}
@@ -175,16 +178,28 @@ def check_watch(value: Any) -> dict[str, Any]:
     return {**found, "looks": looks(found["seconds"]) if value else []}
 
 
+def _directives(snippet: str) -> Iterator[list[str]]:
+    """The directives that a snippet of nginx has outside of any block, each as its words."""
+    depth = 0
+    for part in re.findall(r"[{}]|[^{};]+", re.sub(r"#.*", "", snippet)):
+        if part in "{}":
+            depth += 1 if part == "{" else -1
+        elif not depth and part.strip():
+            yield part.split()
+
+
 def access_log(snippet: str) -> str:
     """The first value of an access_log that a snippet has outside of any block, or empty: it puts out those of the whole nginx there."""
-    depth, found = 0, ""
-    text = re.sub(r"#.*", "", snippet)
-    for word in re.findall(r"[{}]|access_log\s+[^;\s]+", text):
-        if word in "{}":
-            depth += 1 if word == "{" else -1
-        elif not depth:
-            found = found if found == "off" else word.split()[1]
+    found = ""
+    for words in _directives(snippet):
+        if words[0] == "access_log" and len(words) > 1 and found != "off":
+            found = words[1]
     return found
+
+
+def rewrites(snippet: str) -> bool:
+    """Whether a snippet for the server may have directives that nginx skips behind a C(break)."""
+    return any(words[0] in _REWRITES for words in _directives(snippet))
 
 
 def looks(seconds: int) -> list[int]:

@@ -49,7 +49,7 @@ def variant(artifact_path, path, extra=0):
                 member.size, stream = len(text), io.BytesIO(text)
             target.addfile(member, stream)
         if extra:
-            member = tarfile.TarInfo("lib/film/priv/film.bin")
+            member = tarfile.TarInfo(f"lib/film/priv/film-{extra}.bin")
             member.size = extra
             with open("/dev/urandom", "rb") as noise:
                 target.addfile(member, noise)

@@ -235,7 +235,9 @@ def test_how_far_a_transfer_is(tmp_path, monkeypatch):
     )
     with _transfer.report_progress(str(path), lines.append):
         subprocess.run([sys.executable, "-uc", reader, str(path)], check=True)
-    assert lines and all(re.fullmatch(r"[\d.]+ MB of 3\.0 MB sent, [\d.]+ [kM]B a second", line) for line in lines)
+    assert lines and all(
+        re.fullmatch(r"[\d.]+ MB of 3\.0 MB sent, [\d.]+ [kM]B a second, \d+ s left", line) for line in lines
+    )
     assert lines[-1].startswith("3.0 MB")
 
 

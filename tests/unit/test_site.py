@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import http.client
 import http.server
+import itertools
 import json
 import os
 import pathlib
@@ -26,8 +27,10 @@ import crossplane
 import jinja2
 import pytest
 import yaml
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _http, _nginx
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _http, _nginx
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure
+from ansible_collections.beamops.bluegreen.plugins.modules import slot_traffic
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _variables
 
 TOP = pathlib.Path(__file__).parents[2]
 
@@ -60,6 +63,7 @@ def render(root="/opt/my_app", version="1.22.1", **variables):
     defaults.update(bluegreen_app="my_app", bluegreen_domain="example.com", bluegreen_root=str(root))
     defaults["__bluegreen_peers"] = variables.pop("peers", [])
     defaults["__bluegreen_own_logs"] = variables.pop("own_logs", [])
+    defaults["__bluegreen_rewrites"] = variables.pop("rewrites", False)
     host = {name: variables.pop(name) for name in ("has_certificate", "has_http3", "is_shared") if name in variables}
     defaults.update({f"bluegreen_{name}": value for name, value in variables.items()})
     env = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
@@ -111,9 +115,11 @@ def test_the_site(tmp_path, listen, expected):
     assert args(server["block"], "server_name") == [["example.com"]]
     assert args(server["block"], "open_file_cache") == [["off"]] and args(server["block"], "server_tokens") == [["off"]]
     # Traffic and /deployment_id read the same variable, so they cannot disagree.
-    assert args(server["block"], "set")[0] == ["$my_app_live", "blue"]
+    assert ["$my_app_live", "blue"] in args(server["block"], "set")
     assert ["$my_app_slot", "$my_app_live"] in args(server["block"], "set")
-    test = find(server["block"], "if")[0]
+    blue, green, test = find(server["block"], "if")[:3]
+    assert blue["args"] == ["-f", "/opt/my_app/live/all-blue-$my_app_token"]
+    assert green["args"] == ["-f", "/opt/my_app/live/all-green-$my_app_token"]
     assert test["args"] == ["-f", "/opt/my_app/live/is-green"]
     assert test["block"][0]["args"] == ["$my_app_live", "green"]
     places = {tuple(one["args"]): one["block"] for one in find(server["block"], "location")}
@@ -401,6 +407,78 @@ def nginx(request, tmp_path):
 
 
 TOKEN = "a-secret-that-is-long"
+
+
+def test_a_shortcut_leads_where_the_long_way_does(nginx):
+    """Whatever state the files are in: nginx answers the same with what the modules leave and without."""
+    with nginx() as site:
+        app = site.app()
+
+        def put(path, there):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            pathlib.Path(path).touch() if there else _files.remove(path)
+
+        def answers():
+            asked = ({}, {"X_Bluegreen_Preview": TOKEN}, {"X_Bluegreen_Preview": "short"}, {"X_Bluegreen_Preview": ""})
+            return [site.ask(path, **headers)[:2] for path in ("/", "/deployment_id") for headers in asked]
+
+        seen = set()
+        for live, *there in itertools.product(("blue", "green"), *([(False, True)] * 6)):
+            site.make_live(live)
+            paths = [app.proven("blue"), app.proven("green"), app.maintenance, f"{app.preview}/{TOKEN}"]
+            # All visitors, whatever their share.
+            paths += [app.canary("blue"), app.canary("green")]
+            for path, is_there in zip(paths[:4], there):
+                put(path, is_there)
+            for folder, is_there in zip(paths[4:], there[4:]):
+                for share in range(100):
+                    put(f"{folder}/{share:02d}", is_there)
+            _app.close_shortcuts(app)
+            long = answers()
+            _app.set_shortcuts(app)
+            assert answers() == long, (live, there)
+            seen.add((os.path.exists(app.shortcut("blue")), os.path.exists(app.shortcut("green"))))
+        assert len(seen) == 4
+
+
+def test_shortcuts_go_before_what_they_would_hide(tmp_path, nginx):
+    """A module that is killed in the middle leaves none."""
+    with nginx() as site:
+        app = site.app()
+        for hide in (lambda: slot_traffic.set_canary(app, "green", 1), lambda: slot_traffic.set_maintenance(app, True)):
+            _app.set_shortcuts(app)
+            assert os.path.exists(app.shortcut("blue"))
+            hide()
+            assert not os.path.exists(app.shortcut("blue")) and not os.path.exists(app.shortcut("green"))
+            slot_traffic.set_canary(app, "green", 0)
+            _app.set_shortcuts(app)
+        assert not os.path.exists(app.shortcut("blue"))
+
+
+def test_a_shortcut_does_not_skip_what_a_user_wrote(nginx):
+    own = "if ($http_x_mine) {\n  return 418;\n}"
+    assert _variables.rewrites(own)
+    with nginx(nginx_server=own, rewrites=True) as site:
+        _app.set_shortcuts(site.app())
+        assert os.path.exists(site.app().shortcut("blue")) and site.ask(X_Mine="yes")[0] == 418
+
+
+@pytest.mark.parametrize(
+    ("snippet", "expected"),
+    [
+        ("", False),
+        ("add_header X-Mine yes;\nlocation /a {\n  if ($x) {\n    return 204;\n  }\n  set $y 1;\n}\n", False),
+        ("# if (a) { return 1; }\nadd_header X set;", False),
+        ("  if ($x) { set $y 1; }", True),
+        ("location / { deny all; } rewrite ^/a$ /b last;", True),
+        ("set $x 1;", True),
+        ("return 301 /;", True),
+        ("break;", True),
+        ("include /etc/nginx/mine.conf;", True),
+    ],
+)
+def test_what_a_break_would_skip(snippet, expected):
+    assert _variables.rewrites(snippet) is expected
 
 
 def test_the_switch_the_preview_and_the_canary(nginx):

@@ -122,6 +122,8 @@ def test_no_more_of_the_file_is_read_than_is_asked_for(tmp_path, begin):
         ("# access_log off;\nadd_header X y;", ""),
         ("access_log /var/log/nginx/mine.log;", "/var/log/nginx/mine.log"),
         ("location / { deny all; }\naccess_log  off;", "off"),
+        ("access_log off; access_log /var/log/nginx/mine.log;", "off"),
+        ("access_log", ""),
         ("access_log /a.log; access_log off;", "off"),
     ],
 )
