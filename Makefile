@@ -10,7 +10,7 @@ MOLECULE = env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/$(1)/molecule.yml' B
   BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/molecule $(or $(DO),test) -s $(1)
 REPOSITORY := https://github.com/beamops/bluegreen
 
-.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-long test-traffic test-walk test-vagrant bench mutants lint sanity units galaxy docs reference release ready molecule matrix collection clean
+.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-long test-traffic test-walk test-vagrant bench bench-scale mutants lint sanity units galaxy docs reference release ready molecule matrix collection clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -120,11 +120,15 @@ test-walk: export PYTEST_ADDOPTS = -s -m walk
 test-walk: ## A random walk over all operations, with random faults: SEED=7 STEPS=200; ten seconds a step
 	@$(MAKE) --no-print-directory molecule SCENARIO=fleet
 
-bench: ready ## How long things take, beside typing them by hand; half an hour, prints ratios, writes docs/performance.md
-	@scripts/need curl
+bench: ready ## How long things take, beside typing them by hand; 40 minutes, prints ratios, writes docs/performance.md
+	@scripts/need curl wrk
 	@image=$$(tests/image/build build/image) && env PATH="$(BIN):$$PATH" \
 	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \
 	  BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/python tests/bench/bench.py
+
+bench-scale: ready ## What 10, 30 and 100 hosts cost the controller; writes docs/performance.md
+	@scripts/need ip nginx
+	@env PATH="$(BIN):$$PATH" BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/python tests/bench/scale.py
 
 mutants: ready ## Takes the collection apart piece by piece, and looks which tests notice; hours, goes on where it was: MUTANTS=roles/slot HOURS=2
 	@image=$$(tests/image/build build/image) && env PATH="$(BIN):$$PATH" BLUEGREEN_TEST_IMAGE="$$image" \

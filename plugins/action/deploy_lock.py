@@ -8,6 +8,7 @@ After Ctrl-C, or when a CI job was killed and is run again on its machine, nobod
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -36,6 +37,8 @@ class ActionModule(ActionBase):
         if state == "absent" and ended:
             return dict(ended)
         with_clock = args.pop("with_clock", False)
+        # Before it, because that also opens the connection, which tells nothing of how long the next step will take.
+        clock = _clock.measure(self._ask) if with_clock else None
         began = time.monotonic()
         result = self._execute_module(module_name=_MODULE, module_args=args, task_vars=task_vars)
         refused = state != "absent" and not result.get("ok") and result.get("lock") and not self._task.check_mode
@@ -46,15 +49,14 @@ class ActionModule(ActionBase):
             _controller.start_watchdog(folder, run, playbooks, os.path.abspath(_UNLOCK))
         if result.get("ok") and with_clock:
             result["lock_window"] = [began, time.monotonic()]
-            result["clock"] = _clock.measure(self._ask)
+            # The lock is held all the same; the next step reports that the host is unreachable.
+            with contextlib.suppress(AnsibleConnectionFailure):
+                clock = clock if _clock.is_exact(clock) else _clock.measure(self._ask, clock)
+            result["clock"] = clock
         return result
 
     def _ask(self, command):
-        try:
-            return self._low_level_execute_command(command, sudoable=False).get("stdout", "")
-        except AnsibleConnectionFailure:
-            # The lock is held all the same; the next step reports that the host is unreachable.
-            return ""
+        return self._low_level_execute_command(command, sudoable=False).get("stdout", "")
 
     def _break(self, args, refused, task_vars):
         """Break the lock of just this run, which is dead for certain."""

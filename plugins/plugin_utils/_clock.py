@@ -20,36 +20,39 @@ if TYPE_CHECKING:
 COMMAND = "read up idle </proc/uptime; echo $up"
 # /proc/uptime is truncated to hundredths of a second.
 _CUT_OFF = 0.005
-_GOOD_ENOUGH, _TRIES = 0.05, 3
+# Seconds between question and answer.
+_GOOD_ENOUGH = 0.05
 # Seconds that a switch may take longer to begin than a lock: another module, and machines are never as quick twice.
 _MARGIN = 0.2
 
 
-def measure(ask: Callable[[str], str]) -> dict[str, float] | None:
+def measure(ask: Callable[[str], str], known: dict[str, float] | None = None) -> dict[str, float] | None:
     """How far the clock of a host is ahead of this machine's: {"offset", "error"} in seconds, or V(None) if it does not tell.
 
     :param ask: function that runs a command on the host and returns what it printed.
+    :param known: what was measured before, if anything; the better of both is returned.
     """
-    best = None
-    for _again in range(_TRIES):
-        sent = time.monotonic()
-        answer = ask(COMMAND)
-        back = time.monotonic()
-        try:
-            uptime = float(answer) + _CUT_OFF
-        except ValueError:
-            return best
-        if best is None or back - sent < 2 * best["error"]:
-            best = {"offset": uptime - (sent + back) / 2, "error": (back - sent) / 2}
-        if back - sent <= _GOOD_ENOUGH:
-            break
-    return best
+    sent = time.monotonic()
+    answer = ask(COMMAND)
+    back = time.monotonic()
+    try:
+        uptime = float(answer) + _CUT_OFF
+    except ValueError:
+        return known
+    if known and back - sent >= 2 * known["error"]:
+        return known
+    return {"offset": uptime - (sent + back) / 2, "error": (back - sent) / 2}
+
+
+def is_exact(measured: dict[str, float] | None) -> bool:
+    """Whether another question would hardly tell more. An answer takes long where the connection had to be opened, and over a long link."""
+    return bool(measured) and 2 * (measured or {})["error"] <= _GOOD_ENOUGH
 
 
 def switch_times(locked: Mapping[str, Result], now: float) -> dict[str, float]:
     """When each host of a group switches: host to seconds since it booted; empty where they cannot agree on a moment.
 
-    As soon as all of them can be there: what took a while when they were locked, connections included, takes no longer now.
+    As soon as all of them can be there: what took a while when they were locked takes no longer now.
 
     :param locked: host to result of deploy_lock with C(clock) and C(lock_window), which is when it was started and ended.
     :param now: seconds of the monotonic clock of this machine.

@@ -26,19 +26,28 @@ def test_this_machine_is_as_far_ahead_of_itself_as_it_says():
 
 
 def test_the_quickest_answer_counts(monkeypatch):
-    pauses, now = iter([0.5, 0.06, 0.2]), [100.0]
+    now = [100.0]
     monkeypatch.setattr(_clock.time, "monotonic", lambda: now[0])
 
-    def ask(_command):
-        pause = next(pauses)
-        now[0] += pause / 2
-        told = now[0] + 1000
-        now[0] += pause / 2
-        return f"{told}\n"
+    def after(pause):
+        def ask(_command):
+            now[0] += pause / 2
+            told = now[0] + 1000
+            now[0] += pause / 2
+            return f"{told}\n"
 
-    found = _clock.measure(ask)
-    assert found["error"] == pytest.approx(0.03) and found["offset"] == pytest.approx(1000, abs=0.006)
-    assert list(pauses) == [] and _clock.measure(lambda _command: "sh: cannot open /proc/uptime") is None
+        return ask
+
+    def broken(_command):
+        return "sh: cannot open /proc/uptime"
+
+    slow = _clock.measure(after(0.5))
+    assert slow["error"] == pytest.approx(0.25) and not _clock.is_exact(slow)
+    quick = _clock.measure(after(0.06), slow)
+    assert quick["error"] == pytest.approx(0.03) and quick["offset"] == pytest.approx(1000, abs=0.006)
+    assert _clock.measure(after(0.2), quick) == quick == _clock.measure(broken, quick)
+    assert not _clock.is_exact(quick) and _clock.is_exact(_clock.measure(after(0.04)))
+    assert _clock.measure(broken) is None and not _clock.is_exact(None)
 
 
 @given(st.lists(st.tuples(SECONDS, SECONDS, st.floats(-1e6, 1e6)), min_size=2, max_size=20), SECONDS)
