@@ -86,6 +86,8 @@ def check(settings: Mapping[str, Any]) -> list[str]:
     attempt(_validate.check_whole, settings["health_timeout"], "bluegreen_health_timeout", 1, 3600)
     attempt(_validate.check_whole, settings["stop_timeout"], "bluegreen_stop_timeout", 1, 3600)
     attempt(_validate.check_whole, settings["migrate_timeout"], "bluegreen_migrate_timeout", 1, 86400)
+    if settings["rehearse"] and not settings["migrate"]:
+        wrong.append("bluegreen_rehearse needs bluegreen_migrate, because it rehearses the migration of a deploy")
     attempt(_validate.check_whole, settings["lock_wait"], "bluegreen_lock_wait", 0, 86400)
     attempt(_validate.check_choice, settings["lost_hosts"], "bluegreen_lost_hosts", ("fail", "proceed"))
     attempt(_validate.check_whole, settings["keep_releases"], "bluegreen_keep_releases", 0, 1000)

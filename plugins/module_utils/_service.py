@@ -8,12 +8,15 @@ Both managers answer the same five questions: what runs, start, stop, whose port
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import pwd
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 # Of a log, so that a host with a chatty app does not send all of its memory.
 _MOST_LINES = 20000
+_PR_SET_PDEATHSIG = 1
 # Commands of bin/<app> that carry a slot's environment and are not the slot's process.
 _CLIENT_COMMANDS = ("eval", "pid", "remote", "restart", "rpc", "stop", "version")
 
@@ -75,6 +79,41 @@ def run(argv: list[str], timeout: float = 60.0, **kwargs: Any) -> tuple[int, str
 def run_as_app(app: App, color: str, argv: list[str], env: dict[str, str], timeout: float = 60.0) -> tuple[int, str]:
     """V(run) as the app's user, in the directory that a slot may write to, with an environment and nothing of ours beside it."""
     return run(argv, timeout, cwd=app.state_dir(color), env=clean_environ(env), **as_app_user(app))
+
+
+def _die_with_parent() -> None:
+    """Whoever kills the module kills what it has started, too (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def running(
+    app: App, argv: list[str], env: dict[str, str], folder: str, log: str
+) -> Iterator[Callable[[], int | None]]:
+    """Run a program as the app's user for as long as the body does: gives a function that returns its exit status, V(None) while it runs.
+
+    :param folder: where it runs.
+    :param log: path of a file for all that it says.
+    """
+    with open(log, "wb") as stream:
+        process = subprocess.Popen(
+            argv,
+            cwd=folder,
+            env=clean_environ(env),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+            **as_app_user(app),
+        )
+    try:
+        yield process.poll
+    finally:
+        # Also what it has started, which may outlive it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class ServiceManager:

@@ -34,6 +34,7 @@ STEPS: dict[str, Step] = {
     "release": Step("installing"),
     # A plan says whose fault it is by itself.
     "plan": Step(""),
+    "rehearsed": Step("rehearsing the migration", first_only=True),
     "migrated": Step("migrating", first_only=True),
     "deployed": Step("deploying", undo="slots"),
     "cookie_read": Step("reading the cookie"),

@@ -32,7 +32,7 @@ from support.slow_link import slow_link
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 COUNTS = [int(word) for word in os.environ.get("BENCH_HOSTS", "1 4 16").split()]
 # How often with more than one host.
-MANY = 3
+MANY = int(os.environ.get("BENCH_MANY", "3"))
 LOOPBACK, LONG = "loopback", "80 ms"
 # The long link: its ports are so much higher, and it carries 20 Mbit/s.
 FAR, BYTES_PER_SECOND = 200, 2_500_000

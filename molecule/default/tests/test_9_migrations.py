@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 
 import pytest
@@ -348,3 +349,100 @@ def test_an_expression_of_ones_own_that_tells_what_has_run(host, play, site):
     play("promote", SHOP)
     assert f"was live: {SECOND}." in play("rollback", SHOP, rc=2).says()
     play("rollback", {**SHOP, "bluegreen_force": True})
+
+
+# --- rehearsals ------------------------------------------------------------------------------------------------------------
+
+REHEARSE = {**MIGRATE, "bluegreen_rehearse": True, "bluegreen_smoke": [{"path": "/items"}], "bluegreen_force": True}
+RENAME = "alter table items rename column name to title"
+
+
+def databases(host):
+    return host.check_output("sudo -u postgres psql -qAt -c 'select datname from pg_database order by 1'").split()
+
+
+@pytest.fixture
+def may_create(host):
+    host.check_output("cd / && sudo -u postgres psql -q -c 'alter role shop createdb'")
+    yield
+    host.check_output("cd / && sudo -u postgres psql -q -c 'alter role shop nocreatedb'")
+
+
+def nothing_is_left(host):
+    assert [name for name in databases(host) if "rehearsal" in name] == []
+    assert host.run(f"ls {ROOT}/rehearsal").rc != 0
+    assert host.run("pgrep -f /opt/shop/rehearsal").rc != 0
+
+
+def test_a_rehearsal_that_goes_well_leaves_nothing(host, play, site, may_create):
+    live = site.pid()
+    harmless = "create table extras (id integer)"
+    with Client(site) as client:
+        run = play("deploy", shop("0.1.1", SAMPLE_MIGRATION=harmless), REHEARSE)
+    said = run.says()
+    assert re.search(
+        r"bluegreen-web1: rehearsed in [0-9.]+ s: 0\.1\.\S+ and 0\.1\.1-\S+ work with a migrated copy", said
+    ), said[-3000:]
+    assert "1 migration ran: 20260301000000" in said and client.failed == [] and site.pid() == live
+    nothing_is_left(host)
+    sql(host, "drop table extras; delete from schema_migrations where version = 20260301000000")
+
+
+def test_a_migration_that_what_is_live_does_not_survive(host, play, site, may_create):
+    before, live = schema(host), site.get("/items").text
+    with Client(site) as client:
+        run = play("deploy", shop("0.1.1", SAMPLE_MIGRATION=RENAME), REHEARSE, rc=2)
+    said = run.says()
+    assert "rehearsing the migration: 0.1." in said
+    assert "which is live, does not work with a migrated copy of the database: GET /items: 500" in said
+    assert 'column "name" does not exist' in said and PASSWORD not in run.text
+    # The real one has not changed, and nobody has noticed.
+    assert schema(host) == before and site.get("/items").text == live and client.failed == []
+    nothing_is_left(host)
+    assert play("status", SHOP).rc == 0
+
+
+def test_a_rehearsal_that_cannot_be(host, play, may_create):
+    before = schema(host)
+    goal = shop("0.1.1", SAMPLE_MIGRATION="select pg_sleep(300)")
+    run = play("deploy", goal, {**REHEARSE, "bluegreen_migrate_timeout": 15}, rc=2)
+    assert "rehearsing the migration:" in run.says() and "did not finish within 15 s" in run.says()
+    nothing_is_left(host)
+    broken = shop("0.1.1", SAMPLE_MIGRATION="select 1", SAMPLE_UNHEALTHY="1")
+    run = play("deploy", broken, {**REHEARSE, "bluegreen_health_timeout": 5}, rc=2)
+    assert (
+        "which is new, does not work with a migrated copy of the database: it was not healthy within 5 s" in run.says()
+    )
+    nothing_is_left(host)
+    host.check_output("cd / && sudo -u postgres psql -q -c 'alter role shop nocreatedb'")
+    run = play("deploy", goal, REHEARSE, rc=2)
+    assert (
+        "creating the copy of the database failed. The rehearsal needs a role that may create one: ALTER ROLE shop CREATEDB"
+        in run.says()
+    )
+    assert "permission denied to create database" in run.says()
+    assert schema(host) == before
+    nothing_is_left(host)
+    play("deploy", shop("0.1.1"), {"bluegreen_rehearse": True}, rc=2).says("bluegreen_rehearse needs bluegreen_migrate")
+
+
+def test_a_copy_of_ones_own(host, play):
+    """Another database, which somebody else makes; here one that is there already."""
+    host.check_output("cd / && sudo -u postgres psql -q -c 'create database other owner shop'")
+    try:
+        copy = f"ecto://shop:{PASSWORD}@127.0.0.1:5432/other"
+        script = f'echo "$1" >>"$HOME/called"; [ "$1" = drop ] || echo DATABASE_URL={copy}; #'
+        goal = {**REHEARSE, "bluegreen_rehearsal_command": script}
+        run = play("deploy", shop("0.1.1", SAMPLE_MIGRATION="select 1"), goal)
+        assert "work with a migrated copy of the database" in run.says() and PASSWORD not in run.text
+        ran = host.check_output("sudo -u postgres psql -qAt -d other -c 'select version from schema_migrations'")
+        assert ran.split() == [FIRST, SECOND, "20260301000000"]
+        assert host.check_output(f"sudo sh -c 'cat {ROOT}/state/*/called'").split() == ["copy", "drop"]
+    finally:
+        host.check_output("cd / && sudo -u postgres psql -q -c 'drop database other'")
+    run = play(
+        "deploy", shop("0.1.1", SAMPLE_MIGRATION="select 1"), {**goal, "bluegreen_rehearsal_command": "true"}, rc=2
+    )
+    assert (
+        "printed no NAME=VALUE with a variable of the app, so the rehearsal would use the real database" in run.says()
+    )
