@@ -57,6 +57,20 @@ _MISSING = {
 }
 
 
+def needs_timer(settings: Mapping[str, Any], wrong: list[str], attempt: Callable[..., Any]) -> None:
+    """What systemd has to look after between two runs."""
+    attempt(_variables.check_watch, settings["watch"])
+    attempt(_variables.check_quorum, settings["quorum"])
+    if settings["watch"] and settings["service_manager"] != "systemd":
+        wrong.append("bluegreen_watch needs bluegreen_service_manager: systemd, whose timer keeps the figures small")
+    if settings["quorum"] and settings["service_manager"] != "systemd":
+        wrong.append("bluegreen_quorum needs bluegreen_service_manager: systemd, whose timer asks the other hosts")
+    if settings["quorum"] and str(settings["health_path"]).partition("?")[0] == "/":
+        wrong.append(
+            "bluegreen_quorum needs a bluegreen_health_path of its own, because visitors would get the 503 at / that is meant for a balancer"
+        )
+
+
 def check(settings: Mapping[str, Any]) -> list[str]:
     """All that is wrong with the settings of one host, as sentences."""
     wrong = []
@@ -86,8 +100,6 @@ def check(settings: Mapping[str, Any]) -> list[str]:
     attempt(_validate.check_whole, settings["health_timeout"], "bluegreen_health_timeout", 1, 3600)
     attempt(_validate.check_whole, settings["stop_timeout"], "bluegreen_stop_timeout", 1, 3600)
     attempt(_validate.check_whole, settings["migrate_timeout"], "bluegreen_migrate_timeout", 1, 86400)
-    if settings["rehearse"] and not settings["migrate"]:
-        wrong.append("bluegreen_rehearse needs bluegreen_migrate, because it rehearses the migration of a deploy")
     attempt(_validate.check_whole, settings["lock_wait"], "bluegreen_lock_wait", 0, 86400)
     attempt(_validate.check_choice, settings["lost_hosts"], "bluegreen_lost_hosts", ("fail", "proceed"))
     attempt(_validate.check_whole, settings["keep_releases"], "bluegreen_keep_releases", 0, 1000)
@@ -117,9 +129,7 @@ def check(settings: Mapping[str, Any]) -> list[str]:
         attempt(_validate.check_token, settings["preview_token"])
     attempt(_validate.check_smoke, settings["smoke"])
     attempt(_variables.check_notify, settings["notify"])
-    attempt(_variables.check_watch, settings["watch"])
-    if settings["watch"] and settings["service_manager"] != "systemd":
-        wrong.append("bluegreen_watch needs bluegreen_service_manager: systemd, whose timer keeps the figures small")
+    needs_timer(settings, wrong, attempt)
     attempt(_validate.check_whole, settings["drain_timeout"], "bluegreen_drain_timeout", 0, 86400)
     page = settings.get("maintenance_page")
     if page and not os.path.isfile(local_path(page)):
@@ -208,13 +218,16 @@ def peer_address(host: str, variables: Mapping[str, Any]) -> str:
     nginx would not start without an answer of the DNS, so a name becomes an address here.
     """
     cluster, tls = variables.get("bluegreen_cluster") or {}, variables.get("bluegreen_tls") or {}
-    name = str(tls.get("address") or cluster.get("address") or variables.get("ansible_host") or host)
+    quorum = variables.get("bluegreen_quorum") or {}
+    name = str(
+        quorum.get("address") or tls.get("address") or cluster.get("address") or variables.get("ansible_host") or host
+    )
     try:
         found = {family: place[0] for family, _type, _proto, _name, place in socket.getaddrinfo(name, None)}
     except OSError:
         raise AnsibleActionFail(
-            f"{host} has no address that the other hosts of its group could ask for the certificate: {name} cannot be resolved. "
-            "Name it: bluegreen_tls.address"
+            f"{host} has no address that the other hosts of its group could ask: {name} cannot be resolved. "
+            "Name it: bluegreen_tls.address, or bluegreen_quorum.address"
         ) from None
     address = found.get(socket.AF_INET) or f"[{found[socket.AF_INET6]}]"
     return f"{address}:{str(variables.get('bluegreen_listen', '80')).rpartition(':')[2]}"
@@ -340,7 +353,8 @@ class ActionModule(ActionBase):
         if settings["cluster"]:
             wrong += self._check_clusters(task_vars)
         self._check(settings, args, wrong, result, (name, task_vars.get("ansible_host", name)))
-        result["peers"] = self._peers(task_vars) if settings["tls"].get("acme_email") or not settings["web"] else {}
+        asks_others = settings["tls"].get("acme_email") or settings["quorum"] or not settings["web"]
+        result["peers"] = self._peers(task_vars) if asks_others else {}
         hooks, page = settings["hooks"], settings.get("maintenance_page")
         result["hooks"] = {name: [local_path(path) for path in files] for name, files in hooks.items()}
         result["maintenance_page"] = local_path(page) if page else ""
@@ -361,6 +375,9 @@ class ActionModule(ActionBase):
     def _check(self, settings, args, wrong, result, host):
         wrong += check(settings)
         wrong += check_options(args)
+        # In an inventory it stands for all playbooks.
+        if args.get("operation") == "deploy" and settings["rehearse"] and not settings["migrate"]:
+            wrong.append("bluegreen_rehearse needs bluegreen_migrate, because it rehearses the migration of a deploy")
         wrong += self._check_watch(settings, args, result)
         wrong += self._read_snippets(settings, result)
         wrong += placeholders(*host, settings)
@@ -447,7 +464,7 @@ class ActionModule(ActionBase):
             host
             for host in group
             if boolean(hostvars[host].get("bluegreen_web", True))
-            and "acme_email" in (hostvars[host].get("bluegreen_tls") or {})
+            and ("acme_email" in (hostvars[host].get("bluegreen_tls") or {}) or hostvars[host].get("bluegreen_quorum"))
         ]
         # A host by itself asks nobody, and its address may be a name that only ssh knows.
         return {host: peer_address(host, hostvars[host]) for host in web} if len(web) > 1 else {}

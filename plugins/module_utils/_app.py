@@ -88,6 +88,8 @@ class App:
         self.preview = f"{self.root}/preview"
         self.maintenance = f"{self.root}/maintenance/on"
         self.maintenance_page = f"{self.root}/maintenance/page.html"
+        # bluegreen_quorum: most of the group serve another release.
+        self.alone = f"{self.root}/alone"
         self.former_static = f"{self.root}/former-static"
         self.facts_file = f"{facts_dir}/{self.name}.fact"
         self.site_file = f"{self.nginx_conf_dir}/conf.d/{self.name}.conf"
@@ -377,11 +379,22 @@ def close_shortcuts(app: App) -> None:
         _files.remove(app.shortcut(color))
 
 
+def write_ids(app: App) -> None:
+    """What a host tells the others of its group (bluegreen_quorum): in each slot a hash of its release."""
+    for color in COLORS if app.web else ():
+        release = app.slot_release(color)
+        path, text = f"{app.slot(color)}/id", _files.sha256_hex(release)[:16] if release else None
+        if text is None:
+            _files.remove(path)
+        elif _files.read_text(path) != text:
+            _files.write_file(path, text, 0o644)
+
+
 def set_shortcuts(app: App) -> None:
     """Whoever is cut short before this leaves none, and nginx looks for everything."""
     for color in COLORS if app.web else ():
         is_open = os.path.exists(app.proven(color)) and not os.path.exists(app.maintenance)
-        is_open = is_open and not app.canary_percent(other(color))
+        is_open = is_open and not app.canary_percent(other(color)) and not os.path.exists(app.alone)
         if not is_open:
             _files.remove(app.shortcut(color))
         elif not os.path.exists(app.shortcut(color)):

@@ -9,6 +9,8 @@ Phoenix have it (phx.new 1.8, C(--database)).
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import urllib.parse
 from collections.abc import Mapping
@@ -20,9 +22,14 @@ AUTO = "auto"
 _SCHEMES = ("ecto", "postgres", "postgresql")
 # Bytes of a name that PostgreSQL keeps (NAMEDATALEN less one, 63).
 _NAME_BYTES = 63
-_SUFFIX = "_rehearsal"
 _NO_TOOLS = ". The rehearsal needs psql and pg_dump (apt install postgresql-client), or bluegreen_rehearsal_command"
-_COPY_SQLITE = "import sqlite3, sys; a, b = map(sqlite3.connect, sys.argv[1:]); a.backup(b); b.close()"
+# Not a new and empty one, if there is none.
+_COPY_SQLITE = (
+    "import sqlite3, sys, urllib.parse; a = sqlite3.connect('file:' + urllib.parse.quote(sys.argv[1]) + '?mode=rw', uri=True); "
+    "b = sqlite3.connect(sys.argv[2]); a.backup(b); b.close()"
+)
+# Values that lead to a database which "auto" would not copy, and the migration would find.
+_OTHER = re.compile(r"\A(ecto|postgres|postgresql|mysql2?|mariadb|mssql|tds|sqlite3?)://")
 # Runs a program as the app's user with these variables: (exit status, its output), as V(_service.run_as_app).
 Run = Callable[[list[str], Mapping[str, str]], tuple[int, str]]
 
@@ -34,18 +41,18 @@ class Postgres(NamedTuple):
     name: str
     # For libpq, so that no password is in a command line.
     env: dict[str, str]
-
-    @property
-    def copy_name(self) -> str:
-        return self.name.encode()[: _NAME_BYTES - len(_SUFFIX)].decode("utf-8", "ignore") + _SUFFIX
+    copy_name: str
 
     def copy_url(self) -> str:
         parts = urllib.parse.urlsplit(self.url)
         return urllib.parse.urlunsplit(parts._replace(path="/" + urllib.parse.quote(self.copy_name)))
 
 
-def postgres(url: str) -> Postgres:
-    """What a C(DATABASE_URL) says. Raises: Failure, without the URL, which has a password."""
+def postgres(url: str, app: str) -> Postgres:
+    """What a C(DATABASE_URL) says. Raises: Failure, without the URL, which has a password.
+
+    :param app: whose copy it is to be: several apps may use one database.
+    """
     try:
         parts = urllib.parse.urlsplit(url)
         host, port, user, password = parts.hostname, parts.port, parts.username, parts.password
@@ -65,7 +72,9 @@ def postgres(url: str) -> Postgres:
         "PGPASSWORD": urllib.parse.unquote(password) if password else None,
         "PGSSLMODE": "require" if query.get("ssl") == "true" else None,
     }
-    return Postgres(url, name, {key: value for key, value in found.items() if value})
+    end = f"_{app}_rehearsal"
+    copy_name = name.encode()[: _NAME_BYTES - len(end)].decode("utf-8", "ignore") + end
+    return Postgres(url, name, {key: value for key, value in found.items() if value}, copy_name)
 
 
 def quoted_name(name: str) -> str:
@@ -73,14 +82,32 @@ def quoted_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """A text as SQL has it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 class Copy:
     """A copy of a database, and what has to be set for an app to use it."""
 
     def __init__(
-        self, env: Mapping[str, str], command: str, folder: str, run: Run, redact: Callable[[str], str]
+        self,
+        app: str,
+        env: Mapping[str, str],
+        command: str,
+        folder: str,
+        base: str,
+        run: Run,
+        redact: Callable[[str], str],
     ) -> None:
-        """:param env: environment of the app. :param folder: a directory that the app's user may write to."""
-        self.env, self.command, self.folder, self._run, self.redact = env, command, folder, run, redact
+        """:param env: environment of the app.
+        :param folder: a directory that the app's user may write to.
+        :param base: where the app runs, for a path that is relative.
+        """
+        self.app, self.env, self.command = app, env, command.strip()
+        self.folder, self.base, self._run, self.redact = folder, base, run, redact
+        # Nothing is dropped that this did not make.
+        self.made = False
 
     def run(self, words: list[str], env: Mapping[str, str], what: str, hint: str = "") -> str:
         """What a program printed. Raises: Failure."""
@@ -96,60 +123,88 @@ class Copy:
     def make(self) -> dict[str, str]:
         """Make it, in place of one that is left over. Returns the variables that lead an app to it. Raises: Failure."""
         if self.command != AUTO:
-            text = self.run(self._own("copy"), self.env, "bluegreen_rehearsal_command copy")
-            pairs = [line.strip().partition("=") for line in text.splitlines() if "=" in line]
-            found = {name: value for name, _equals, value in pairs if name in self.env}
-            if not found:
-                raise Failure(
-                    "bluegreen_rehearsal_command copy printed no NAME=VALUE with a variable of the app, so the rehearsal would use the real "
-                    "database. Print what leads to the copy, such as DATABASE_URL=…"
-                )
-            return found
-        if "DATABASE_URL" in self.env:
-            return self._make_postgres(postgres(self.env["DATABASE_URL"]))
-        if "DATABASE_PATH" in self.env:
-            copy = f"{self.folder}/copy.db"
-            self.run([sys.executable, "-c", _COPY_SQLITE, self.env["DATABASE_PATH"], copy], {}, "copying the database")
+            return self._make_own()
+        names = [name for name in ("DATABASE_URL", "DATABASE_PATH") if name in self.env]
+        if not names:
+            raise Failure(
+                "the environment of the app has neither DATABASE_URL nor DATABASE_PATH, so the rehearsal does not know its database. Set "
+                "bluegreen_rehearsal_command."
+            )
+        others = names[1:] + [name for name in sorted(self.env) if name != names[0] and _OTHER.match(self.env[name])]
+        if others:
+            raise Failure(
+                f"{others[0]} is a database, too, beside {names[0]}, and the rehearsal would migrate the real one. Set "
+                "bluegreen_rehearsal_command, which copies both."
+            )
+        if names[0] == "DATABASE_PATH":
+            path, copy = os.path.join(self.base, self.env["DATABASE_PATH"]), f"{self.folder}/copy.db"
+            self.run([sys.executable, "-c", _COPY_SQLITE, path, copy], {}, "copying the database")
             return {"DATABASE_PATH": copy}
-        raise Failure(
-            "the environment of the app has neither DATABASE_URL nor DATABASE_PATH, so the rehearsal does not know its database. Set "
-            "bluegreen_rehearsal_command."
-        )
+        return self._make_postgres(postgres(self.env["DATABASE_URL"], self.app))
+
+    def _make_own(self) -> dict[str, str]:
+        self.made = True
+        text = self.run(self._own("copy"), self.env, "bluegreen_rehearsal_command copy")
+        pairs = [line.strip().partition("=") for line in text.splitlines() if "=" in line]
+        found = {name: value for name, _equals, value in pairs if name in self.env and value != self.env[name]}
+        if not found:
+            raise Failure(
+                "bluegreen_rehearsal_command copy printed no NAME=VALUE that changes a variable of the app, so the rehearsal would use the "
+                "real database. Print what leads to the copy, such as DATABASE_URL=…"
+            )
+        return found
 
     def _own(self, what: str) -> list[str]:
         return ["/bin/sh", "-c", f'{self.command} "$@"', "sh", what]
 
+    def _mark(self) -> str:
+        return f"beamops.bluegreen: rehearsal of {self.app}"
+
     def _make_postgres(self, source: Postgres) -> dict[str, str]:
-        self._drop_postgres(source)
+        told = (
+            f"SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = {literal(source.copy_name)}"
+        )
+        there = self._psql(source, told, "looking for a copy of the database", _NO_TOOLS)
+        if there.strip() == self._mark():
+            self._drop_postgres(source)
+        elif there:
+            raise Failure(
+                f"there is a database {source.copy_name} that no rehearsal has made. Rename it, or set bluegreen_rehearsal_command."
+            )
         copy = quoted_name(source.copy_name)
         hint = f". The rehearsal needs a role that may create one: ALTER ROLE {source.env.get('PGUSER', '…')} CREATEDB"
-        self._psql(source, f"CREATE DATABASE {copy}", "creating the copy of the database", hint)
-        # A dump that fails has to fail as a whole, and a pipe in sh has the status of its end.
+        self._psql(source, f"CREATE DATABASE {copy} TEMPLATE template0", "creating the copy of the database", hint)
+        self.made = True
+        self._psql(source, f"COMMENT ON DATABASE {copy} IS {literal(self._mark())}", "marking the copy of the database")
+        # A dump that fails has to fail as a whole, and a pipe in sh has the status of its end. A pg_dump that is newer than its server
+        # sets what that does not know (transaction_timeout, since 17).
         script = (
-            '{ pg_dump --no-owner --no-acl "$1" || echo "the dump failed;"; } | psql -Xq -v ON_ERROR_STOP=1 -d "$2"'
+            "{ pg_dump --no-owner --no-acl \"$1\" || echo 'the dump failed;'; } | sed '1,40{/^SET transaction_timeout/d}' "
+            '| psql -Xq -v ON_ERROR_STOP=1 -d "$2"'
         )
         words = ["/bin/sh", "-c", script, "sh", source.name, source.copy_name]
         self.run(words, source.env, "copying the database with pg_dump", " (or set bluegreen_rehearsal_command)")
         return {"DATABASE_URL": source.copy_url()}
 
-    def _psql(self, source: Postgres, statement: str, what: str, hint: str = "") -> None:
-        self.run(["psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", source.name, "-c", statement], source.env, what, hint)
+    def _psql(self, source: Postgres, statement: str, what: str, hint: str = "") -> str:
+        return self.run(
+            ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", source.name, "-c", statement], source.env, what, hint
+        )
 
     def _drop_postgres(self, source: Postgres) -> None:
-        # A migration that was killed goes on in the server, which does not drop what somebody uses.
-        literal = source.copy_name.replace("'", "''")
-        self._psql(
-            source,
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{literal}'",
-            "ending what uses the copy of the database",
-            _NO_TOOLS,
-        )
-        statement = f"DROP DATABASE IF EXISTS {quoted_name(source.copy_name)}"
-        self._psql(source, statement, "removing the copy of the database", _NO_TOOLS)
+        # A migration that was killed goes on in the server, which does not drop what somebody uses. Of the server's own workers it takes
+        # care by itself, and nobody else may end them.
+        used = f"datname = {literal(source.copy_name)} AND usename = current_user"
+        end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {used}"
+        self._psql(source, end, "ending what uses the copy of the database")
+        drop = f"DROP DATABASE IF EXISTS {quoted_name(source.copy_name)}"
+        self._psql(source, drop, "removing the copy of the database")
 
     def drop(self) -> None:
         """Raises: Failure. What is in V(folder) goes with it."""
+        if not self.made:
+            return
         if self.command != AUTO:
             self.run(self._own("drop"), self.env, "bluegreen_rehearsal_command drop")
-        elif "DATABASE_URL" in self.env:
-            self._drop_postgres(postgres(self.env["DATABASE_URL"]))
+        else:
+            self._drop_postgres(postgres(self.env["DATABASE_URL"], self.app))

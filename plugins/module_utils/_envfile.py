@@ -192,6 +192,12 @@ def _by_color(env: dict[str, str]) -> dict[str, dict[str, str]]:
         return {"blue": {}, "green": {}}
 
 
+def names_by_color(env: dict[str, str]) -> list[str]:
+    """Names of the variables that have a value of their own in each slot."""
+    both = _by_color(env)
+    return sorted(set(both["blue"]) | set(both["green"]))
+
+
 def _for_color(env: dict[str, str], color: str) -> dict[str, str]:
     """An env with what is meant for one slot, and without what is meant for the other alone."""
     both = _by_color(env)

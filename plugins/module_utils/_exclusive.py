@@ -67,7 +67,6 @@ def remove_leftovers(app: App) -> None:
     doomed = []
     for folder, beginnings, end in (
         (app.root, (".",), (".new", ".broken")),
-        (app.root, ("rehearsal",), ""),
         (app.slot("blue"), (".",), ".new"),
         (app.slot("green"), (".",), ".new"),
         (f"{app.root}/former", (".",), ".new"),
@@ -86,7 +85,7 @@ def remove_leftovers(app: App) -> None:
     for path in doomed:
         if not os.path.isdir(path) or _files.is_link(path):
             _files.remove(path)
-        elif path.startswith((f"{app.releases}/", f"{app.root}/rehearsal")):
+        elif path.startswith(f"{app.releases}/"):
             _files.remove_tree(path)
 
 

@@ -179,6 +179,14 @@ def certificate(app: App) -> dict[str, Any] | None:
     }
 
 
+def alone(app: App) -> str | None:
+    """A sentence if a balancer is told to leave this host out."""
+    words = _files.read_text(app.alone)
+    if words is None:
+        return None
+    return f"{words.strip()}, so its health path answers 503 (bluegreen_quorum). To make the group one: promote.yml, or join.yml -l HOST"
+
+
 def no_http3(app: App, nginx_version: str | None) -> list[str]:
     """A sentence if HTTP/3 is wanted of the site and this nginx cannot do it."""
     if not _nginx.wants_http3(_files.read_text(app.site_file) or ""):
@@ -307,7 +315,8 @@ def probe_slots(app: App, path: str) -> dict[str, dict[str, Any]]:
         service = _service.for_slot(app, color)
         pid = service.pid() if wanted else None
         answer = _health.http_probe(app, color, path, 2.0) if pid and app.web else {"error": "not running"}
-        seen[color] = {"pid": pid, "answer": answer, "restarts": service.restarts_in_last_hour() if pid else 0}
+        restarts = service.restarts_in_last_hour() if pid else 0
+        seen[color] = {"pid": pid, "answer": answer, "restarts": restarts, "enabled": service.is_enabled()}
     sockets = _proc.tcp_sockets()
     for color, one in seen.items():
         one["answer"] = _health.require_own_process(app, color, one["pid"], one["answer"], sockets)
@@ -356,6 +365,7 @@ def read_slot(
         "process_release": _service.process_release(app, pid) if pid else None,
         "pending": pending(journal),
         "restarts": seen["restarts"],
+        "enabled": seen["enabled"],
         "pending_migrations": _migrations.pending(release, told),
         "node": app.node(color, pid),
         "node_listens": seen["node_listens"],
@@ -412,7 +422,7 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "notes": not_installed(app)
         + open_ports(app, seen)
         + (certificate_notes(app, told_of_certificate) + no_http3(app, nginx_version) if app.web else [])
-        + [note for note in (visitors_note, edit.note() if edit.is_kept else None) if note],
+        + [note for note in (visitors_note, edit.note() if edit.is_kept else None, alone(app)) if note],
         "no_site": app.web and not app.has_site(),
         "rolled_back": facts["rolled_back"],
         "history": past[-params["history"] :] if params["history"] > 0 else [],

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _exclusive
-from ansible_collections.beamops.bluegreen.plugins.module_utils._app import APP_OPTIONS, App, set_shortcuts
+from ansible_collections.beamops.bluegreen.plugins.module_utils._app import APP_OPTIONS, App, set_shortcuts, write_ids
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 
 
@@ -53,7 +53,10 @@ def run_module(
                 result = work(module, app)
             finally:
                 if is_alone:
-                    set_shortcuts(app)
+                    # They save nginx some work. A full disk must not hide what came of the module.
+                    with contextlib.suppress(OSError):
+                        set_shortcuts(app)
+                        write_ids(app)
     except Refused as error:
         module.fail_json(msg=str(error), changed=False)
     except Failure as error:

@@ -15,6 +15,7 @@ import os
 import pwd
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -81,39 +82,48 @@ def run_as_app(app: App, color: str, argv: list[str], env: dict[str, str], timeo
     return run(argv, timeout, cwd=app.state_dir(color), env=clean_environ(env), **as_app_user(app))
 
 
-def _die_with_parent() -> None:
-    """Whoever kills the module kills what it has started, too (prctl(2), PR_SET_PDEATHSIG)."""
+def _be_expendable() -> None:
+    """In the child: whoever kills the module kills it, too (prctl(2), PR_SET_PDEATHSIG), and the kernel ends it before what is live."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
+        stream.write("1000")
 
 
 @contextlib.contextmanager
 def running(
-    app: App, argv: list[str], env: dict[str, str], folder: str, log: str
-) -> Iterator[Callable[[], int | None]]:
-    """Run a program as the app's user for as long as the body does: gives a function that returns its exit status, V(None) while it runs.
+    app: App, argv: list[str], env: dict[str, str], folder: str
+) -> Iterator[tuple[Callable[[], int | None], Callable[[], str]]]:
+    """Run a program as the app's user for as long as the body does.
+
+    Gives two functions: one returns its exit status, V(None) while it runs, the other what it has said.
 
     :param folder: where it runs.
-    :param log: path of a file for all that it says.
     """
-    with open(log, "wb") as stream:
+    # Without a name: in a directory of the app, its user could put a link there for us to follow.
+    with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             argv,
             cwd=folder,
             env=clean_environ(env),
             stdin=subprocess.DEVNULL,
-            stdout=stream,
+            stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=_be_expendable,
             **as_app_user(app),
         )
-    try:
-        yield process.poll
-    finally:
-        # Also what it has started, which may outlive it.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+
+        def said() -> str:
+            log.seek(0)
+            return log.read().decode("utf-8", "replace")
+
+        try:
+            yield process.poll, said
+        finally:
+            # Also what it has started, which may outlive it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 class ServiceManager:

@@ -115,6 +115,7 @@ seconds:
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -150,18 +151,22 @@ def spare_port() -> int:
         return probe.getsockname()[1]
 
 
-def environment(env: Mapping[str, str], copy: Mapping[str, str], folder: str) -> dict[str, str]:
-    """What everything of a rehearsal is told: the copy, and that it is none of the real."""
+def environment(app: str, env: Mapping[str, str], copy: Mapping[str, str], folder: str) -> dict[str, str]:
+    """What everything of a rehearsal is told: the copy, ports that are free, and that it is none of the real."""
+    # Ports beside the one that we give, which the slots have.
+    names = _envfile.names_by_color(dict(env))
+    ports = {name: str(spare_port()) for name in names if env.get(name, "").isdigit()}
     own = {
         "BLUEGREEN_REHEARSAL": "true",
         "ERL_CRASH_DUMP": f"{folder}/erl_crash.dump",
         "HOME": folder,
         # A node of the same name is there already.
         "RELEASE_DISTRIBUTION": "none",
+        "RELEASE_NODE": f"{app}_rehearsal@127.0.0.1",
         "RELEASE_TMP": f"{folder}/tmp",
     }
     rest = _envfile.for_eval(dict(env))
-    return {**rest, **copy, **own, "ERL_AFLAGS": ""}
+    return {**rest, **ports, **copy, **own, "ERL_AFLAGS": ""}
 
 
 class Rehearsal:
@@ -173,34 +178,65 @@ class Rehearsal:
         self.new = _validate.check_release(params["release"])
         self.new_env = app.wanted_env(params["color"], params["env"])
         self.smoke = _validate.check_smoke(params["smoke"])
+        self.copied: dict[str, str] = {}
 
     def redact(self, text: str) -> str:
         live = self.app.live_color()
-        return _envfile.redact(_envfile.redact(text, self.new_env), self.app.env(live) if live else {})
+        for env in (self.new_env, self.app.env(live) if live else {}, self.copied):
+            text = _envfile.redact(text, env)
+        return text
 
-    def run(self, words: list[str], env: Mapping[str, str], timeout: float | None = None) -> tuple[int, str]:
+    def lines(self, text: str) -> list[str]:
+        """The end of what a program said, for a person, without secrets."""
+        return [f"    {line}" for line in self.redact(text).splitlines() if line.strip()][-LOG_LINES:]
+
+    def run(self, words: list[str], env: Mapping[str, str]) -> tuple[int, str]:
         how = {"cwd": self.folder, "env": _service.clean_environ(dict(env)), **_service.as_app_user(self.app)}
-        return _service.run(words, timeout or self.params["timeout"], **how)
+        try:
+            return _service.run(words, self.params["timeout"], **how)
+        except Failure as error:
+            text = "\n".join([f"{error}. What it said so far:", *self.lines(error.extra.get("output", ""))])
+            raise Failure(text) from None
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """A directory of the app's user, which is gone in the end."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os.mkdir(self.folder, 0o700)
+        """A directory of the app's user, which is gone in the end. Raises: Failure."""
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            # A module goes on when its controller was killed; what it left when it was killed itself is removed.
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Failure(
+                    "another rehearsal is still at work on this host. Try again when it has finished."
+                ) from None
+            try:
+                yield from self.emptied(handle)
+            finally:
+                shutil.rmtree(self.folder, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+    def emptied(self, handle: int) -> Iterator[None]:
+        """The directory, as the app's user may use it."""
+        for entry in list(os.scandir(self.folder)):
+            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
         account = _service.as_app_user(self.app)
         if account:
-            os.chown(self.folder, account["user"], account["group"])
-        try:
-            yield
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            os.fchown(handle, account["user"], account["group"])
+        yield
 
     @contextlib.contextmanager
     def copy(self) -> Iterator[dict[str, str]]:
         """The variables that lead to a copy of the database, which is gone in the end. Raises: Failure."""
-        copy = _database.Copy(self.new_env, self.params["copy"], self.folder, self.run, self.redact)
+        base = self.app.state_dir(self.params["color"])
+        copy = _database.Copy(
+            self.app.name, self.new_env, self.params["copy"], self.folder, base, self.run, self.redact
+        )
         try:
-            yield copy.make()
+            self.copied = copy.make()
+            yield self.copied
         except BaseException:
             # What went wrong first is what counts.
             with contextlib.suppress(Failure):
@@ -213,22 +249,20 @@ class Rehearsal:
         script = f"{self.app.release_dir(self.new)}/bin/{self.app.name}"
         rc, text = self.run([script, "eval", self.params["expr"]], env)
         if rc:
-            lines = [f"    {line}" for line in self.redact(text).splitlines() if line.strip()][-LOG_LINES:]
-            raise Failure("\n".join([f"{self.new} cannot migrate a copy of the database:", *lines]))
+            raise Failure("\n".join([f"{self.new} cannot migrate a copy of the database:", *self.lines(text)]))
 
     def try_out(self, release: str, env: Mapping[str, str], words: str) -> None:
         """Start a release and ask it what a deploy and a promote ask. Raises: Failure, with the end of its log."""
         port = spare_port()
         env = {**env, "PORT": str(port), **({"PHX_SERVER": "true"} if self.app.web else {})}
-        log = f"{self.folder}/log"
         command = [f"{self.app.release_dir(release)}/bin/{self.app.name}", "start"]
-        with _service.running(self.app, command, env, self.folder, log) as poll:
+        with _service.running(self.app, command, env, self.folder) as (poll, said):
             wrong = self.ask(poll, port)
+            log = said()
         if wrong:
-            with open(log, encoding="utf-8", errors="replace") as stream:
-                lines = [f"    {line}" for line in self.redact(stream.read()).splitlines() if line.strip()][-LOG_LINES:]
-            said = "\n".join(["  the end of its log:", *lines]) if lines else "  it logged nothing"
-            raise Failure(f"{release}, {words}, does not work with a migrated copy of the database: {wrong}\n{said}")
+            lines = self.lines(log)
+            log = "\n".join(["  the end of its log:", *lines]) if lines else "  it logged nothing"
+            raise Failure(f"{release}, {words}, does not work with a migrated copy of the database: {wrong}\n{log}")
 
     def ask(self, poll: Callable[[], int | None], port: int) -> str:
         """What is wrong with a release that was started, or empty.
@@ -264,7 +298,13 @@ class Rehearsal:
     def get(self, port: int, path: str) -> Any:
         headers = _http.visitor_headers(self.app)
         return _http.http_get(
-            "127.0.0.1", port, path, self.app.domain, SMOKE_SECONDS, headers=headers, size=SMOKE_BYTES
+            "127.0.0.1",
+            port,
+            path,
+            _validate.request_host(self.app.domain),
+            SMOKE_SECONDS,
+            headers=headers,
+            size=SMOKE_BYTES,
         )
 
     def rehearse(self) -> list[str]:
@@ -274,10 +314,11 @@ class Rehearsal:
         if not live or not held:
             return []
         with self.place(), self.copy() as copy:
-            new_env = environment(self.new_env, copy, self.folder)
+            new_env = environment(self.app.name, self.new_env, copy, self.folder)
             self.migrate(new_env)
             # Between the migration and the switch, and after a rollback, visitors get this one.
-            self.try_out(held["release"], environment(self.app.env(live), copy, self.folder), "which is live")
+            live_env = environment(self.app.name, self.app.env(live), copy, self.folder)
+            self.try_out(held["release"], live_env, "which is live")
             self.try_out(self.new, new_env, "which is new")
         return [held["release"], self.new]
 
@@ -313,6 +354,8 @@ def main() -> None:
             run_id=dict(type="str", default=""),
         ),
         work,
+        # It touches no slot, and a rollback must not wait for it.
+        exclusive=False,
     )
 
 

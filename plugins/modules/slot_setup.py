@@ -120,6 +120,8 @@ class Entry(NamedTuple):
     owner: str = "root"
     # Its text stays as it is where there is one, and is nobody else's to see.
     once: bool = False
+    # It is in a directory of the app, which could put a link there: what that leads to would be the app's from then on.
+    in_reach: bool = False
 
 
 def layout(app: App, shared: Iterable[str]) -> list[Entry]:
@@ -138,8 +140,9 @@ def layout(app: App, shared: Iterable[str]) -> list[Entry]:
         # nginx tells the slots apart by their markers.
         entries += [Entry(app.slot(color), 0o755), Entry(f"{app.slot(color)}/is-{color}", 0o644, "")]
         entries.append(Entry(app.state_dir(color), 0o750, owner="app"))
-    folders = [f"{app.root}/shared", *(f"{app.root}/shared/{name}" for name in shared)]
-    entries += [Entry(path, 0o750, owner="app") for path in (folders if shared else [])]
+    if shared:
+        entries.append(Entry(f"{app.root}/shared", 0o750, owner="app"))
+    entries += [Entry(f"{app.root}/shared/{name}", 0o750, owner="app", in_reach=True) for name in shared]
     entries.append(Entry(app.cookie, 0o640, new_cookie(), "group", once=True))
     return entries
 
@@ -176,8 +179,7 @@ class Seen(NamedTuple):
 def look(entry: Entry) -> Seen | None:
     """What is at the path of an entry, or V(None). Raises: Failure if it is of another kind."""
     try:
-        # Not what a link leads to that the app could have put there: that would be the app's from then on.
-        found = os.lstat(entry.path) if entry.owner == "app" else os.stat(entry.path)
+        found = os.lstat(entry.path) if entry.in_reach else os.stat(entry.path)
     except FileNotFoundError:
         return None
     wanted = stat.S_IFDIR if entry.text is None else stat.S_IFREG
@@ -233,7 +235,7 @@ def apply(entry: Entry, seen: Seen | None, account: tuple[int, int] | None) -> N
         return
     if not seen:
         os.makedirs(entry.path, mode=0o755, exist_ok=True)
-    flags = os.O_RDONLY | (os.O_NOFOLLOW if entry.owner == "app" else 0)
+    flags = os.O_RDONLY | (os.O_DIRECTORY if entry.text is None else 0) | (os.O_NOFOLLOW if entry.in_reach else 0)
     handle = os.open(entry.path, flags)
     try:
         # In this order, because a change of the owner takes bits from the mode.

@@ -316,6 +316,7 @@ class Switch:
         self.wait_for_switch_time()
         self.check_deadline()
         result["switched_at"] = self.move()
+        _files.remove(self.app.alone)
         _service.spare(self.app, color)
         self.app.write_facts(_slots.after_switch(facts, color, self.params["operation"], _files.now()))
         self.link_previous_assets(facts, previous)
@@ -325,6 +326,8 @@ class Switch:
         """Finish what a run that switched may have been killed before."""
         color = self.params["color"]
         if not self.check:
+            # The run makes the group one, and this host is as it wants it.
+            _files.remove(self.app.alone)
             self.app.write_facts(self.app.facts())
             journal = _files.read_json(self.app.switch_journal)
             if journal and journal["to"] == color:

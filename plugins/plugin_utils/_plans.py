@@ -173,14 +173,14 @@ def rollback_plan(infos: Infos, force: bool = False) -> Gate:
             live = info["slots"][info["live"]]
             plan[host] = {
                 **{"release": live["release"], "env": live["env"], "color": info["live"]},
-                **{"take": False, "already": True, "runs": not not_ready(live)},
+                **{"take": False, "already": True, "runs": _runs(live)},
             }
         elif goal.get("refused"):
             failures.append(_refusal(host, goal["refused"]))
         elif _migrated_since(info, goal["release"]) and not force:
             failures.append(_refusal(host, _across_migrations(info, goal["release"])))
         else:
-            runs = not goal["take"] and not not_ready(info["slots"][goal["color"] or ""])
+            runs = not goal["take"] and _runs(info["slots"][goal["color"] or ""])
             plan[host] = {**goal, "already": False, "runs": runs}
     return _one_release(plan, failures)
 
@@ -388,6 +388,11 @@ def not_ready(slot: Slot) -> str | None:
         where = f" on port {slot['port']}" if slot["port"] else ""
         return f"is not healthy: {slot['health']}{where}. Run deploy.yml with the same artifact to restart it."
     return None
+
+
+def _runs(slot: Slot) -> bool:
+    """Whether nothing has to be started, now or at the next boot."""
+    return not not_ready(slot) and slot["enabled"]
 
 
 def _marked(info: Info, new: Held) -> bool:

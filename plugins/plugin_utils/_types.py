@@ -155,6 +155,8 @@ class Slot(TypedDict):
     pending: dict[str, Any] | None
     # Within the last hour, by itself.
     restarts: int
+    # Whether it starts with the host.
+    enabled: bool
     # Names of migrations that the release has and the database has not, as far as that is known.
     pending_migrations: list[str]
     # Null outside of a cluster, and for a slot that does not run.

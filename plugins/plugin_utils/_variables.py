@@ -31,6 +31,10 @@ _FOLDER = re.compile(r"\A/([A-Za-z0-9_-][A-Za-z0-9._-]*/)+\Z")
 _SIZE = re.compile(r"\A[0-9]{1,6}[kmg]?\Z")
 # Also a share of the memory of the host: systemd.resource-control(5), MemoryMax=.
 _MEMORY = re.compile(r"\A[0-9]{1,6}[KMGT%]\Z")
+# A comment begins where a word could; in quotes, and in ${name}, nothing is special.
+_NGINX_TOKENS = re.compile(
+    r"""#[^\n]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[{};]|(?:\$\{[^}]*\}|\\.|[^\s{};\\])+""", re.DOTALL
+)
 # Those of nginx's rewrite module, and what may bring them along.
 _REWRITES = {"break", "if", "include", "return", "rewrite", "set"}
 _EMAIL = re.compile(r"\A[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+\Z")
@@ -47,6 +51,16 @@ def check_writable(value: Any) -> list[str]:
     if not isinstance(value, list):
         raise Refused(f"bluegreen_writable must be a list of absolute paths (got {shown(value)!r})")
     return [check_path(one, "each of bluegreen_writable") for one in value]
+
+
+def check_quorum(value: Any) -> dict[str, str]:
+    if value and (
+        not isinstance(value, dict) or set(value) != {"address"} or not HOST_NAME.match(str(value["address"]))
+    ):
+        raise Refused(
+            f"bluegreen_quorum must be a mapping with the address of this host, such as {{address: 10.0.0.1}} (got {shown(value)!r})"
+        )
+    return value
 
 
 def check_memory(value: Any) -> dict[str, str]:
@@ -180,12 +194,17 @@ def check_watch(value: Any) -> dict[str, Any]:
 
 def _directives(snippet: str) -> Iterator[list[str]]:
     """The directives that a snippet of nginx has outside of any block, each as its words."""
-    depth = 0
-    for part in re.findall(r"[{}]|[^{};]+", re.sub(r"#.*", "", snippet)):
-        if part in "{}":
-            depth += 1 if part == "{" else -1
-        elif not depth and part.strip():
-            yield part.split()
+    depth, words = 0, list[str]()
+    for token in _NGINX_TOKENS.findall(snippet or ""):
+        if token in ("{", "}", ";"):
+            if words and not depth:
+                yield words
+            words = []
+            depth += {"{": 1, "}": -1}.get(token, 0)
+        elif not token.startswith("#"):
+            words.append(token)
+    if words and not depth:
+        yield words
 
 
 def access_log(snippet: str) -> str:
@@ -199,7 +218,11 @@ def access_log(snippet: str) -> str:
 
 def rewrites(snippet: str) -> bool:
     """Whether a snippet for the server may have directives that nginx skips behind a C(break)."""
-    return any(words[0] in _REWRITES for words in _directives(snippet))
+    # set_by_lua and its like are of the rewrite phase, too.
+    return any(
+        words[0] in _REWRITES or (words[0].startswith("set_") and words[0] != "set_real_ip_from")
+        for words in _directives(snippet)
+    )
 
 
 def looks(seconds: int) -> list[int]:

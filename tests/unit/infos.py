@@ -38,6 +38,7 @@ def info(live="blue", blue=A, green=B, **more):
             "promoted_at": "t" if color == live else None,
             "deployed_at": "t",
             "pending": None,
+            "enabled": True,
             "pending_migrations": [],
             "port": {"blue": 4000, "green": 5000}[color],
         }

@@ -227,7 +227,7 @@ def test_a_failed_deploy_gives_the_slot_back(host, site, play, env, said):
     assert host.check_output(f"sudo sha256sum {ROOT}/slots/green/env") == env_before
     assert json.loads(host.check_output("cat /etc/ansible/facts.d/sample_app.fact")) == json.loads(facts)
     assert host.service("sample_app@green").is_running
-    assert host.check_output(f"ls -A {ROOT}/slots/green") == "all-green-none\nenv\nis-green\nproven\nrelease"
+    assert host.check_output(f"ls -A {ROOT}/slots/green") == "all-green-none\nenv\nid\nis-green\nproven\nrelease"
     # Nothing secret in what was printed, with -vvv and --diff, nor on the host where others may look.
     for secret in ("s3cret-p4ssword", "another-secret-key-base"):
         assert secret not in text

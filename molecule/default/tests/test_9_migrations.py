@@ -444,5 +444,5 @@ def test_a_copy_of_ones_own(host, play):
         "deploy", shop("0.1.1", SAMPLE_MIGRATION="select 1"), {**goal, "bluegreen_rehearsal_command": "true"}, rc=2
     )
     assert (
-        "printed no NAME=VALUE with a variable of the app, so the rehearsal would use the real database" in run.says()
+        "printed no NAME=VALUE that changes a variable of the app" in run.says()
     )
