@@ -75,8 +75,8 @@ slots:
   description:
     - What each slot holds and does, by color.
     - Each has C(release), C(env) (the id of its environment), C(env_changes) (names of the variables that are C(added), C(removed) and
-      C(changed) beside what is live), C(rolled_back), C(version), C(sha256), C(deployed_at), C(promoted_at), C(port), C(connections), C(running), C(enabled) (it starts with the host),
-      C(pid),
+      C(changed) beside what is live), C(rolled_back), C(version), C(sha256), C(deployed_at), C(promoted_at), C(port), C(connections), C(running),
+      C(enabled) (it starts with the host), C(pid),
       C(healthy), C(health) (the answer in words), C(process_release) (what the process really runs) and C(pending) (a deploy that is
       not confirmed, or null).
     - In a cluster, a slot that runs has C(node), with its C(name), the nodes that it was C(told) of and those that it C(sees) (null if it
