@@ -165,3 +165,10 @@ def test_every_variable_that_a_document_sets_exists():
             "bluegreen_reason",
         }
         assert {name for name in named if name not in known and f"{name}s" not in known} == set(), path
+
+
+def test_no_text_of_set_up_begins_with_a_brace():
+    """Before ansible-core 2.19 a template whose result begins with one is a dictionary, and a file of JSON would be one of Python."""
+    texts = yaml.safe_load((TOP / "roles/preflight/vars/main/setup_files.yml").read_text())
+    found = [text for text in texts.values() if isinstance(text, str) and "to_nice_json" in text]
+    assert len(found) == 2 and all(text.startswith("\n") for text in found)
