@@ -416,19 +416,21 @@ def static_dir(app: App, release: str) -> str | None:
     return f"{lib}/{found[0]}/priv/static" if len(found) == 1 else None
 
 
-def has_user(app: App) -> bool:
-    """Whether this host has the account that the app runs as."""
+def account(app: App) -> tuple[int, int] | None:
+    """User and group that the app runs as, by number; V(None) where this host has no such account."""
     try:
-        return bool(pwd.getpwnam(app.user))
+        entry = pwd.getpwnam(app.user)
     except KeyError:
-        return False
+        return None
+    return entry.pw_uid, entry.pw_gid
+
+
+def account_to_give(app: App) -> tuple[int, int] | None:
+    """As V(account), where we may run or give things as it: V(None) also where we are not root (the embedded default)."""
+    return account(app) if os.geteuid() == 0 else None
 
 
 def group_of(app: App) -> int | None:
     """The numeric group of the app's user, or V(None) where there is no such user (the embedded default)."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam(app.user).pw_gid
-    except KeyError:
-        return None
+    found = account_to_give(app)
+    return found[1] if found else None

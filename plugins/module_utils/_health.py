@@ -125,6 +125,20 @@ def ask_node(app: App, color: str, pid: int, expr: str) -> Health:
     return Health(False, "bluegreen_health_expr raises", "".join(f"\n    {line[:200]}" for line in lines[:5]))
 
 
+# For an answer to a check of bluegreen_smoke, and for its body.
+SMOKE_SECONDS = 10.0
+SMOKE_BYTES = 1 << 20
+
+
+def smoke_problem(check: Mapping[str, Any], answer: Answer) -> str:
+    """What is wrong with the answer to a check of C(bluegreen_smoke), as V(_validate.check_smoke) has it; empty if nothing is."""
+    if answer.get("status") != check["status"]:
+        return f"{_http.describe(answer)}, expected {check['status']}"
+    if check["contains"] not in answer["body"]:
+        return f"the answer does not contain {check['contains']!r}"
+    return ""
+
+
 def require_ready(app: App, color: str, params: Mapping[str, Any]) -> str:
     """Returns the release of a slot that can take traffic. Raises: Failure.
 

@@ -435,7 +435,7 @@ def collect(app: App, params: Mapping[str, Any]) -> Info:
         "lock": _files.read_json(app.lock),
         "nginx_version": nginx_version,
         "is_root": os.geteuid() == 0,
-        "has_user": _app.has_user(app),
+        "has_user": _app.account(app) is not None,
         "cookie": _files.sha256_hex(app.own_cookie())[:12] if app.own_cookie() else "",
     }
     info["notes"] += [

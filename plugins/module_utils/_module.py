@@ -45,14 +45,14 @@ def run_module(
         app = App(module.params)
         if callable(exclusive):
             exclusive = exclusive(module.params)
-        is_alone = exclusive and not module.check_mode
-        with _exclusive.exclusive_access(app) if is_alone else contextlib.nullcontext():
+        is_exclusive = exclusive and not module.check_mode
+        with _exclusive.exclusive_access(app) if is_exclusive else contextlib.nullcontext():
             if needs_lock and not module.check_mode:
                 _exclusive.require_lock(app, module.params.get("run_id"))
             try:
                 result = work(module, app)
             finally:
-                if is_alone:
+                if is_exclusive:
                     # They save nginx some work. A full disk must not hide what came of the module.
                     with contextlib.suppress(OSError):
                         set_shortcuts(app)

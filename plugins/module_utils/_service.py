@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import json
 import os
-import pwd
 import signal
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import (
+    _app,
     _files,
     _proc,
     _validate,
@@ -46,13 +46,8 @@ def clean_environ(extra: dict[str, str] | None = None) -> dict[str, str]:
 
 def as_app_user(app: App) -> dict[str, Any]:
     """Arguments for subprocess that make a child run as the app's user; none where we are not root, or it has no user."""
-    if os.geteuid() != 0:
-        return {}
-    try:
-        user = pwd.getpwnam(app.user)
-    except KeyError:
-        return {}
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    account = _app.account_to_give(app)
+    return {"user": account[0], "group": account[1], "extra_groups": []} if account else {}
 
 
 def run(argv: list[str], timeout: float = 60.0, **kwargs: Any) -> tuple[int, str]:

@@ -11,7 +11,8 @@ version_added: 1.0.0
 description:
   - Copies the database, migrates the copy with a release that no slot holds yet, and starts first the release that is live and then the new one
     against the copy, each on a spare port. Each must answer its health path and the O(smoke) checks.
-  - Whatever happens, it ends what it has started and removes the copy. The real database is only read.
+  - It ends what it has started and removes the copy, also after a failure. Of a module that was killed, the next rehearsal removes the copy. The
+    real database is only read.
   - The releases run as the app's user, without distribution, with C(BLUEGREEN_REHEARSAL=true) in their environment and the background work of
     an idle slot.
 author:
@@ -127,6 +128,7 @@ from ansible_collections.beamops.bluegreen.plugins.module_utils import (
     _app,
     _database,
     _envfile,
+    _health,
     _http,
     _service,
     _validate,
@@ -141,8 +143,6 @@ if TYPE_CHECKING:
 LOG_LINES = 20
 # Seconds that a worker, which answers nobody, has to live.
 SETTLED = 5.0
-SMOKE_SECONDS = 10.0
-SMOKE_BYTES = 1 << 20
 
 
 def spare_port() -> int:
@@ -212,20 +212,16 @@ class Rehearsal:
                     "another rehearsal is still at work on this host. Try again when it has finished."
                 ) from None
             try:
-                yield from self.emptied(handle)
+                for entry in list(os.scandir(self.folder)):
+                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+                account = _app.account_to_give(self.app)
+                if account:
+                    os.fchown(handle, *account)
+                yield
             finally:
                 shutil.rmtree(self.folder, ignore_errors=True)
         finally:
             os.close(handle)
-
-    def emptied(self, handle: int) -> Iterator[None]:
-        """The directory, as the app's user may use it."""
-        for entry in list(os.scandir(self.folder)):
-            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
-        account = _service.as_app_user(self.app)
-        if account:
-            os.fchown(handle, account["user"], account["group"])
-        yield
 
     @contextlib.contextmanager
     def copy(self) -> Iterator[dict[str, str]]:
@@ -288,11 +284,9 @@ class Rehearsal:
             time.sleep(0.1)
         for check in self.smoke:
             answer = self.get(port, check["path"])
-            if answer.get("status") != check["status"]:
-                said = self.redact(_http.first_lines(answer))
-                return f"GET {check['path']}: {_http.describe(answer)}, expected {check['status']}{said}"
-            if check["contains"] not in answer["body"]:
-                return f"GET {check['path']}: the answer does not contain {check['contains']!r}"
+            wrong = _health.smoke_problem(check, answer)
+            if wrong:
+                return f"GET {check['path']}: {wrong}{self.redact(_http.first_lines(answer))}"
         return ""
 
     def get(self, port: int, path: str) -> Any:
@@ -302,9 +296,9 @@ class Rehearsal:
             port,
             path,
             _validate.request_host(self.app.domain),
-            SMOKE_SECONDS,
+            _health.SMOKE_SECONDS,
             headers=headers,
-            size=SMOKE_BYTES,
+            size=_health.SMOKE_BYTES,
         )
 
     def rehearse(self) -> list[str]:

@@ -89,14 +89,13 @@ written:
 """
 
 import os
-import pwd
 import secrets
 import stat
 import string
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils import _files, _validate
+from ansible_collections.beamops.bluegreen.plugins.module_utils import _app, _files, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Failure, Refused
 from ansible_collections.beamops.bluegreen.plugins.module_utils._module import run_module
 from ansible_collections.beamops.bluegreen.plugins.module_utils._service import run
@@ -214,17 +213,6 @@ def changes(entry: Entry, seen: Seen | None, account: tuple[int, int] | None) ->
     return found
 
 
-def account_of(app: App) -> tuple[int, int] | None:
-    """User and group that the app runs as, by number; V(None) where it has none of its own, and where they are not made yet."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        entry = pwd.getpwnam(app.user)
-    except KeyError:
-        return None
-    return entry.pw_uid, entry.pw_gid
-
-
 def apply(entry: Entry, seen: Seen | None, account: tuple[int, int] | None) -> None:
     """Make an entry what it is to be."""
     user, group = account if account and entry.owner != "root" else (-1, -1)
@@ -254,7 +242,7 @@ def difference(entry: Entry, seen: Seen | None) -> dict[str, str]:
 
 def work(module: AnsibleModule, app: App) -> dict:
     entries = layout(app, _validate.check_shared(module.params["shared"])) + entries_of(module.params["files"])
-    account = account_of(app)
+    account = _app.account_to_give(app)
     found = [(entry, look(entry)) for entry in entries]
     todo = [(entry, seen, words) for entry, seen in found if (words := changes(entry, seen, account))]
     actions = [word for _entry, _seen, words in todo for word in words]

@@ -160,8 +160,6 @@ PROOF_SECONDS = 5
 GIVEN_UP_SECONDS = 20
 # A host that was rebooted since its clock was measured would otherwise wait for its old uptime.
 LONGEST_WAIT_SECONDS = 60
-SMOKE_SECONDS = 10
-SMOKE_BYTES = 1 << 20
 
 
 class Switch:
@@ -237,13 +235,9 @@ class Switch:
         with self.preview(color) as shown:
             for check in _validate.check_smoke(self.params["smoke"]):
                 answer = _http.through_nginx(
-                    self.app, check["path"], headers=shown, timeout=SMOKE_SECONDS, size=SMOKE_BYTES
+                    self.app, check["path"], headers=shown, timeout=_health.SMOKE_SECONDS, size=_health.SMOKE_BYTES
                 )
-                wrong = None
-                if answer.get("status") != check["status"]:
-                    wrong = f"{_http.describe(answer)}, expected {check['status']}"
-                elif check["contains"] not in answer["body"]:
-                    wrong = f"the answer does not contain {check['contains']!r}"
+                wrong = _health.smoke_problem(check, answer)
                 if wrong:
                     said = _envfile.redact(_http.first_lines(answer), self.app.env(color))
                     raise Failure(f"smoke: GET {check['path']}: {wrong}{said}")
