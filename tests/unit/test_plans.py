@@ -269,6 +269,8 @@ def test_a_rollback_starts_what_does_not_run():
         # The slot was used for something else since, so it runs that.
         (info(rollback={**goal, "take": True}), False),
         (without({"rollback": goal}, green=sick), False),
+        # It would not come back with the host.
+        (without({"rollback": goal}, green={"enabled": False}), False),
     ):
         assert _plans.rollback_plan({"a": found})["hosts"]["a"]["runs"] is runs
 

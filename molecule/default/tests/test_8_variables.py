@@ -757,13 +757,15 @@ def test_everything_that_set_up_does(host, play, clean):
     play("deploy", {**goal, "bluegreen_env": {"TWO": "2"}, "bluegreen_promote": True})
     host.check_output(
         'sudo sh -c \'echo "# edited" >>/etc/systemd/system/other_app@.service; systemctl daemon-reload; '
-        'echo "# edited" >>/etc/systemd/system/other_app-epmd.service; echo >>/opt/other_app/bin/other_app\''
+        'echo "# edited" >>/etc/systemd/system/other_app-epmd.service; echo >>/opt/other_app/bin/other_app; '
+        "systemctl disable nginx'"
     )
+    assert not host.service("nginx").is_enabled
     assert play("setup", goal).changed() > 0
     assert "edited" not in host.check_output("cat /etc/systemd/system/other_app*") and host.check_output(
         needs
     ).split() == ["no", "no"]
-    assert host.check_output(f"readlink {root}/live") == "slots/green"
+    assert host.check_output(f"readlink {root}/live") == "slots/green" and host.service("nginx").is_enabled
     assert host.check_output(f"sudo cat {root}/cookie") == first
     assert play("setup", goal).changed() == 0
 

@@ -443,6 +443,4 @@ def test_a_copy_of_ones_own(host, play):
     run = play(
         "deploy", shop("0.1.1", SAMPLE_MIGRATION="select 1"), {**goal, "bluegreen_rehearsal_command": "true"}, rc=2
     )
-    assert (
-        "printed no NAME=VALUE that changes a variable of the app" in run.says()
-    )
+    assert "printed no NAME=VALUE that changes a variable of the app" in run.says()
