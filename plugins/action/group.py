@@ -285,7 +285,8 @@ class ActionModule(ActionBase):
             more += [command and command != "auto", self._is("bluegreen_migrate")]
         else:
             more = [self._var("bluegreen_on_live"), self._is("bluegreen_stop_idle"), hooks.get("after_promote")]
-            more += [int(self._var("bluegreen_drain_timeout")), self._watches(), self._ends()[1]["failures"]]
+            more += [int(self._var(f"bluegreen_{name}")) for name in ("move_sockets", "drain_timeout")]
+            more += [self._watches(), self._ends()[1]["failures"]]
         if len(self._given["ansible_play_hosts_all"]) > 1 or self._task.check_mode or any(more):
             return {}
         summary = self._summary(self._gate(), {"ok": True, "failures": [], "lost": []})

@@ -130,6 +130,7 @@ def check(settings: Mapping[str, Any]) -> list[str]:
     attempt(_validate.check_smoke, settings["smoke"])
     attempt(_variables.check_notify, settings["notify"])
     needs_timer(settings, wrong, attempt)
+    attempt(_validate.check_whole, settings["move_sockets"], "bluegreen_move_sockets", 0, 3600)
     attempt(_validate.check_whole, settings["drain_timeout"], "bluegreen_drain_timeout", 0, 86400)
     page = settings.get("maintenance_page")
     if page and not os.path.isfile(local_path(page)):

@@ -47,6 +47,7 @@ STEPS: dict[str, Step] = {
     "switched": Step("switching", undo="switch"),
     "watched": Step("watching"),
     "on_live_sent": Step("bluegreen_on_live"),
+    "moved": Step("moving the sockets"),
     "drained": Step("draining"),
     "stopped": Step("stopping"),
     "restarted": Step("restarting"),
@@ -58,7 +59,7 @@ STEPS: dict[str, Step] = {
     "finished": Step("finishing"),
 }
 # What may go wrong once the traffic has moved: the run reports it and fails, and the traffic stays where it is.
-AFTER_SWITCH = ("on_idle_sent?", "on_live_sent?", "hooked?", "watched?", "drained?", "stopped?")
+AFTER_SWITCH = ("on_idle_sent?", "on_live_sent?", "hooked?", "watched?", "moved?", "drained?", "stopped?")
 FINISH = ("finished?",)
 
 

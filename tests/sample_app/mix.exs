@@ -9,7 +9,7 @@ defmodule SampleApp.MixProject do
       version: System.get_env("SAMPLE_VERSION", "0.1.0"),
       elixir: "~> 1.14",
       start_permanent: Mix.env() == :prod,
-      deps: [{:ecto_sql, path: "ecto_sql", runtime: false}],
+      deps: [{:ecto_sql, path: "ecto_sql", runtime: false}, {:phoenix, path: "phoenix"}],
       # Debian's erlang-p1-pgsql, which only the release `shop` has in it.
       xref: [exclude: [:pgsql]],
       releases: [

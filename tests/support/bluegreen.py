@@ -241,3 +241,39 @@ class Client(threading.Thread):
     def __exit__(self, *_error):
         self._ended.set()
         self.join()
+
+
+class Listener(threading.Thread):
+    """A websocket that stays open: C(color) of the slot it is on, what it has C(heard), and C(closed): when, and with which code."""
+
+    def __init__(self, site):
+        super().__init__(daemon=True)
+        self.heard, self.closed = [], None
+        self._socket = socket.create_connection(("127.0.0.1", site.port), timeout=10)
+        self._socket.sendall(
+            f"GET /ws HTTP/1.1\r\nHost: {site.headers['Host']}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: bGlzdGVuZXItbGlzdGVuZXI=\r\n\r\n".encode()
+        )
+        self._stream = self._socket.makefile("rb")
+        head = b"".join(iter(self._stream.readline, b"\r\n")).decode("latin-1").lower()
+        assert " 101 " in head, head
+        self.color = re.search(r"x-color: (\w+)", head).group(1)
+        self._socket.settimeout(None)
+        self.start()
+
+    def run(self):
+        # Frames of text below 126 bytes, as a broadcast of a test is.
+        with contextlib.suppress(OSError, ValueError):
+            while True:
+                opcode, length = self._stream.read(2)
+                text = self._stream.read(length & 0x7F)
+                if opcode == 0x88:
+                    self.closed = (time.monotonic(), int.from_bytes(text, "big"))
+                if opcode != 0x81:
+                    return
+                self.heard.append(text.decode())
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
 import pytest
 import requests
-from support.bluegreen import Client, artifact
+from support.bluegreen import Client, Listener, artifact, wait_until
 from support.webhook import webhook
 
 ROOT = "/opt/sample_app"
@@ -323,6 +324,53 @@ def test_the_old_slot_is_drained_and_stopped(host, site, play):
     run.says(f"{live}", "stopped")
     play("rollback")
     assert site.color() == live
+
+
+def test_the_websockets_of_the_old_slot_are_moved(site, play):
+    live = site.color()
+    listeners = [Listener(site) for _number in range(40)]
+    try:
+        run = play("promote", f"color={other(live)}", "bluegreen_move_sockets=2", "bluegreen_drain_timeout=30")
+        run.says(f"{live} moved 40 of 40 channels")
+        wait_until(lambda: all(one.closed for one in listeners), 5)
+        assert {one.color for one in listeners} == {live}
+        # As Phoenix closes them, so that phoenix.js comes back; not all at once.
+        assert {one.closed[1] for one in listeners} == {1012}
+        times = sorted(one.closed[0] for one in listeners)
+        assert 1 < times[-1] - times[0] < 3 and times[20] - times[0] > 0.5
+        # Nobody is left for the drain to wait for.
+        assert "still has" not in run.text
+        with contextlib.closing(Listener(site)) as again:
+            assert again.color == other(live)
+    finally:
+        for one in listeners:
+            one.close()
+        play("rollback")
+
+
+def test_websockets_that_cannot_be_moved(site, play):
+    """What does not listen is counted; a slot that cannot be asked is said, and what is live stays."""
+    live = site.color()
+    listeners = [Listener(site) for _number in range(3)]
+    pools = "{_, pool, :supervisor, _} <- Supervisor.which_children(SampleApp.Endpoint)"
+    channels = f"for {pools}, {{_, pid, _, _}} <- DynamicSupervisor.which_children(pool), do: pid"
+    play("rpc", {"expr": f":sys.suspend(hd({channels}))"})
+    try:
+        play("promote", f"color={other(live)}", "bluegreen_move_sockets=1").says(f"{live} moved 2 of 3 channels")
+        assert [one.closed is None for one in listeners].count(True) == 1
+    finally:
+        for one in listeners:
+            one.close()
+    old = ":application.stop(:phoenix); :application.unload(:phoenix); :application.load({:application, :phoenix, vsn: '1.7.3', modules: []})"
+    play("rpc", {"expr": old, "color": other(live)})
+    play("rollback", "bluegreen_move_sockets=1").says(f"{other(live)} has Phoenix 1.7.3, which cannot move its sockets")
+    # The endpoint of an app that runs without it.
+    play("rpc", {"expr": "Supervisor.terminate_child(SampleApp.Supervisor, SampleApp.Endpoint)", "color": live})
+    play("promote", {"color": other(live), "bluegreen_move_sockets": 1}).says(f"{live} has no Phoenix endpoint")
+    play("rollback")
+    play("restart", f"color={other(live)}")
+    play("restart", "color=live")
+    play("promote", {"color": other(live), "bluegreen_move_sockets": 3601}, rc=2).says("bluegreen_move_sockets")
 
 
 @pytest.mark.long

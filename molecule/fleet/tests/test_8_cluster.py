@@ -14,8 +14,8 @@ import pytest
 import requests
 import yaml
 from support import fleet
-from support.bluegreen import artifact, wait_until
-from support.fleet import HOSTS, SITES, Listener, asking, broken, docker, inside, make_one
+from support.bluegreen import Listener, artifact, wait_until
+from support.fleet import HOSTS, SITES, asking, broken, docker, inside, make_one
 
 # `make test-faults` makes it twenty.
 SWITCHES = int(os.environ.get("BLUEGREEN_CLUSTER_SWITCHES", "4"))

@@ -22,6 +22,7 @@ defmodule SampleApp.Application do
       [
         SampleApp.Jobs,
         %{id: :pg, start: {:pg, :start_link, [SampleApp.PubSub]}},
+        SampleApp.Endpoint,
         {Task.Supervisor, name: SampleApp.Connections}
       ] ++
         if(listens?(), do: [SampleApp.Listener], else: [])

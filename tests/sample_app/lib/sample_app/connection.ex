@@ -104,6 +104,7 @@ defmodule SampleApp.Connection do
     ])
 
     :pg.join(SampleApp.PubSub, :listeners, self())
+    SampleApp.Endpoint.join(self())
     :inet.setopts(socket, packet: :raw, active: :once)
     SampleApp.Websocket.loop(socket, "", color())
   end

@@ -24,6 +24,9 @@ defmodule SampleApp.Websocket do
           {:EXIT, _, _} ->
             close(socket, 1012)
 
+          :socket_drain ->
+            close(socket, 1012)
+
           {:tcp_closed, ^socket} ->
             :ok
 
