@@ -270,6 +270,8 @@ class ActionModule(ActionBase):
                 why = _watch.evidence(color, result["new"], result["old"], beside)
                 failures.append({"host": host, "step": "watched", "why": why})
         if seen:
+        if watch["restarts"] and look == looks[0]:
+            self._say(_watch.silent(seen, self._registered("node_asked"), color))
             new, old = (_watch.total([result[name] for result in seen.values()]) for name in ("new", "old"))
             stays = ". Nothing to judge by, so it stays" if look == looks[-1] and not new["requests"] else ""
             self._say([f"watched {look} s of {looks[-1]} s: {_watch.evidence(color, new, old, beside)}{stays}"])

@@ -12,11 +12,8 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
-import os
 import re
 import socket
-import stat
-import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -170,22 +167,10 @@ def read_node(env: Mapping[str, str], salt: str, state_dir: str, pid: int | None
 def seen_by(state_dir: str, pid: int) -> list[str] | None:
     """Names of the nodes that the node of a slot says it is connected with; V(None) if it has not said so lately.
 
-    C(meet.erl) writes them: asking by rpc would boot a VM each time. The directory belongs to the app, so nothing in it is trusted.
+    C(meet.erl) writes them: asking by rpc would boot a VM each time.
     """
-    try:
-        handle = os.open(f"{state_dir}/nodes", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode) or time.time() - about.st_mtime > _FRESH:
-            return None
-        lines = os.read(handle, 65536).decode("ascii", "replace").split("\n")
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
-    if lines[0] != str(pid):
+    lines = _files.lines_of_the_app(f"{state_dir}/nodes", _FRESH)
+    if not lines or lines[0] != str(pid):
         return None
     return [line for line in lines[1:] if _NODE.match(line)]
 

@@ -66,7 +66,9 @@ ok:
   returned: success
 new:
   description: Of O(color), C(requests), C(errors) (5xx), C(times) (buckets of times that are 5 % apart, to number of requests), and
-    C(restarts), whether its process is another than at first.
+    C(restarts), whether its process is another than at first. C(node) is what its node writes of itself while bluegreen_watch lets it, that is
+    C(restarts) of children by their supervisors, C(memory) in bytes, C(run_queue) in processes, C(queue), what a process with a name has not
+    read for four seconds, in messages, and C(queue_of), that name; null if it writes nothing.
   type: dict
   returned: success
 old:
@@ -83,6 +85,7 @@ seconds:
   returned: success
 """
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +105,30 @@ if TYPE_CHECKING:
     from ansible_collections.beamops.bluegreen.plugins.module_utils._app import App
 
 
+# A node writes every two seconds, see roles/slot/files/watch_node.exs.
+_FRESH = 15
+_NODE = re.compile(r"(\S{1,100}) ([0-9]{1,10}) ([0-9]{1,9}) ([0-9]{1,15}) ([0-9]{1,9}) ([0-9]{1,12}) :?(.*)\Z")
+
+
 def has_restarted(app: App, color: str, since: float) -> bool:
     """Whether the process of a slot is none that ran at a time (in seconds since the host booted)."""
     pid = _service.for_slot(app, color).pid()
     return pid is None or _proc.uptime() - _proc.age_of(pid) > since
+
+
+def of_node(state_dir: str, pid: int | None, run: str) -> dict[str, Any] | None:
+    """What the node of a slot writes of itself: {"restarts", "memory", "run_queue", "queue", "queue_of"}; V(None) if it has not lately.
+
+    C(restarts) counts how often a supervisor has restarted children since the run C(run) asked, C(memory) is in bytes, C(run_queue) in processes,
+    and C(queue) is what a process with a name, C(queue_of), has not read for four seconds, in messages.
+    """
+    lines = _files.lines_of_the_app(f"{state_dir}/watch", _FRESH)
+    found = _NODE.match(lines[0]) if lines else None
+    if not found or found.group(1) != run or found.group(2) != str(pid):
+        return None
+    restarts, memory, run_queue, queue = (int(word) for word in found.groups()[2:6])
+    name = re.sub(r"[^A-Za-z0-9_.:]", "", found.group(7))[:100]
+    return {"restarts": restarts, "memory": memory, "run_queue": run_queue, "queue": queue, "queue_of": name or "?"}
 
 
 def work(module: AnsibleModule, app: App) -> dict[str, Any]:
@@ -127,6 +150,8 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     new = _figures.sample(lines, color, began, now)
     new["restarts"] = int(has_restarted(app, color, since))
     old = _figures.sample(lines, _validate.other(color), *before)
+    for slot, figures in ((color, new), (_validate.other(color), old)):
+        figures["node"] = of_node(app.state_dir(slot), _service.for_slot(app, slot).pid(), params["run_id"])
     return {"new": new, "old": old, "since": since, "seconds": round(seconds, 1)}
 
 

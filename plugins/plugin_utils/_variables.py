@@ -169,17 +169,17 @@ def _check_acme(value: Mapping[str, Any], names: Iterable[Any]) -> None:
             )
 
 
-_WATCH = {"seconds": 60, "errors": 1, "slower": 2, "least": 50}
+_WATCH = {"seconds": 60, "errors": 1, "slower": 2, "least": 50, "restarts": 3}
 # Seconds between two looks.
 _LOOK_EVERY = 5
 
 
 def check_watch(value: Any) -> dict[str, Any]:
-    """{"seconds", "errors", "slower", "least"}, complete, and C(looks), when to look in seconds; all empty for none."""
+    """{"seconds", "errors", "slower", "least", "restarts"}, complete, and C(looks), when to look in seconds; all empty for none."""
     if not isinstance(value, dict) or not set(value) <= set(_WATCH):
         raise Refused(f"bluegreen_watch must be a mapping of {', '.join(_WATCH)} (got {shown(value)!r})")
     found: dict[str, Any] = {**_WATCH, **value}
-    for name, low, high in (("seconds", 0, 3600), ("least", 1, 1000000)):
+    for name, low, high in (("seconds", 0, 3600), ("least", 1, 1000000), ("restarts", 0, 1000)):
         found[name] = check_whole(found[name], f"bluegreen_watch.{name}", low, high)
     for name, low, high in (("errors", 0, 100), ("slower", 1, 1000)):
         try:

@@ -14,11 +14,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _figures
+from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import other
 
 # Of a normal distribution, one-sided: wrong once in 2,000 times. A watch of a minute judges a dozen times.
 _Z = 3.29
 # Milliseconds. What is slower by less nobody notices, however many times slower that is.
 _NOTICED = 10.0
+# Messages that wait for one process. It does not keep up any more.
+_TOO_MANY = 10_000
+# Processes that wait for a scheduler. A few always do.
+_BUSY = 50
 # Half of the visitors, or the slowest twentieth, have to wait longer.
 _QUANTILES = (0.5, 0.95)
 
@@ -35,16 +40,6 @@ def share_at_least(errors: int, requests: int) -> float:
     return max(0.0, (share + z2 / 2 - spread) / (1 + z2))
 
 
-def _at(times: Mapping[str, int], rank: float) -> float:
-    """The time of the request with a rank among all, from the quickest, in milliseconds."""
-    passed = 0
-    for bucket in sorted(times, key=int):
-        passed += times[bucket]
-        if passed > rank:
-            return _figures.time_of(int(bucket))
-    return math.inf
-
-
 def time_at(times: Mapping[str, int], quantile: float, side: int = 0) -> float:
     """A quantile of times in milliseconds: at least (V(-1)), about (V(0)) or at most (V(1)), for certain. V(inf) if it is not known.
 
@@ -58,18 +53,25 @@ def time_at(times: Mapping[str, int], quantile: float, side: int = 0) -> float:
     rank = count * quantile + side * _Z * math.sqrt(count * quantile * (1 - quantile))
     if rank < 0:
         return 0.0
-    return _at(times, min(rank, count - 1) if side <= 0 else rank)
+    return _figures.time_at_rank(times, min(rank, count - 1) if side <= 0 else rank)
 
 
 def worse(new: Mapping[str, Any], old: Mapping[str, Any], watch: Mapping[str, Any]) -> str:
-    """Why one slot of a host is worse than the other, as V(errors), V(slower), V(restarted) or empty.
+    """Why one slot of a host is worse than the other, as V(errors), V(slower), V(restarted), V(supervisors), V(queue) or empty.
 
-    :param new: {"requests", "errors", "times"} of the slot that is watched, and "restarts", whether its process ended meanwhile.
-    :param old: the same of the slot to compare with, without C(restarts).
+    :param new: {"requests", "errors", "times"} of the slot that is watched, "restarts", whether its process ended meanwhile, and "node", what that
+        writes of itself, if it does.
+    :param old: the same of the slot to compare with, without C(restarts). What its node does in the same time, too, counts for nothing.
     :param watch: C(bluegreen_watch), complete.
     """
     if new.get("restarts"):
         return "restarted"
+    node, beside = new.get("node"), old.get("node")
+    if watch["restarts"] and node and beside:
+        if node["restarts"] - beside["restarts"] >= watch["restarts"]:
+            return "supervisors"
+        if node["queue"] >= max(_TOO_MANY, 2 * beside["queue"]):
+            return "queue"
     if new["requests"] < watch["least"]:
         return ""
     before = old["errors"] / old["requests"] if old["requests"] else 0.0
@@ -85,13 +87,18 @@ def worse(new: Mapping[str, Any], old: Mapping[str, Any], watch: Mapping[str, An
 
 
 def total(samples: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures of several hosts as one."""
-    found: dict[str, Any] = {"requests": 0, "errors": 0, "times": {}, "restarts": 0}
+    """The figures of several hosts as one; of their nodes the worst of each."""
+    found: dict[str, Any] = {"requests": 0, "errors": 0, "times": {}, "restarts": 0, "node": None}
     for sample in samples:
         for name in ("requests", "errors", "restarts"):
             found[name] += sample.get(name, 0)
         for bucket, count in sample["times"].items():
             found["times"][bucket] = found["times"].get(bucket, 0) + count
+    nodes = [sample["node"] for sample in samples if sample.get("node")]
+    if nodes:
+        longest = max(nodes, key=lambda node: node["queue"])
+        most = {name: max(node[name] for node in nodes) for name in ("restarts", "memory", "run_queue")}
+        found["node"] = {**most, "queue": longest["queue"], "queue_of": longest["queue_of"]}
     return found
 
 
@@ -105,14 +112,51 @@ def _p95(sample: Mapping[str, Any]) -> str:
     return "?" if math.isinf(found) else f"{found:.0f} ms"
 
 
+def _node(node: Mapping[str, Any] | None, beside: Mapping[str, Any] | None) -> str:
+    """What a node says of itself, as far as it says something: V(; its supervisors restarted children 5 times, those of the other slot 0; memory 95 MB)."""
+    if not node:
+        return ""
+    found, other = "", f", those of the other slot {beside['restarts']}" if beside else ""
+    if node["restarts"]:
+        found = f"; its supervisors restarted children {node['restarts']} time{'s' * (node['restarts'] != 1)}{other}"
+    found += f"; {node['queue']:,} messages wait for {node['queue_of']}" if node["queue"] >= _TOO_MANY / 10 else ""
+    found += f"; {node['run_queue']} processes wait for a scheduler" if node["run_queue"] >= _BUSY else ""
+    return found + f"; memory {node['memory'] / 1e6:.0f} MB"
+
+
 def evidence(color: str, new: Mapping[str, Any], old: Mapping[str, Any], what: str) -> str:
     """The figures in words: V(green 5xx 3.1 % of 1,204, blue before 0.1 % of 1,180; p95 480 ms, before 120 ms).
 
     :param what: how the other slot is called, such as V(blue before).
     """
     crashed = "its process ended; " if new.get("restarts") else ""
+    node = _node(new.get("node"), old.get("node"))
     if not new["requests"]:
-        return f"{crashed}{color} had no request"
+        return f"{crashed}{color} had no request{node}"
     compared = f", {what} {_percent(old)}" if old["requests"] else f", {what} none"
     time = f"; p95 {_p95(new)}" + (f", {what.rpartition(' ')[2]} {_p95(old)}" if old["requests"] else "")
-    return f"{crashed}{color} 5xx {_percent(new)}{compared}{time}"
+    return f"{crashed}{color} 5xx {_percent(new)}{compared}{time}{node}"
+
+
+def silent(seen: Mapping[str, Mapping[str, Any]], asked: Mapping[str, Mapping[str, Any]], color: str) -> list[str]:
+    """A line for each host where the nodes of both slots do not tell of themselves, so that only answers are judged.
+
+    :param seen: host to what slot_watch told.
+    :param asked: host to what became of asking both.
+    """
+    lines = []
+    for host, told in seen.items():
+        mute = [slot for slot in (color, other(color)) if not told["new" if slot == color else "old"].get("node")]
+        if not mute:
+            continue
+        results = asked.get(host, {}).get("results", [])
+        why = next(
+            (one.get("msg") for one in results if one.get("__bluegreen_told_color") == mute[0] and not one.get("ok")),
+            None,
+        )
+        # The last line is the cause.
+        reason = f": {why.strip().splitlines()[-1].strip()}" if why and why.strip() else ""
+        lines.append(
+            f"{host}: {' and '.join(mute)} {'tell' if len(mute) > 1 else 'tells'} nothing of the node, so only answers are judged{reason}"
+        )
+    return lines

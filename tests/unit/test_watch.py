@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _figures
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
+from ansible_collections.beamops.bluegreen.plugins.modules import slot_watch
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _gate, _variables, _watch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +57,77 @@ def test_what_is_worse_is_found(new, found):
     for seed in range(20):
         old = figures(3000, 0.001, seed=seed)
         assert _watch.worse(figures(500, seed=f"new {seed}", **new), old, WATCH) == found
+
+
+def node(restarts=0, queue=0, run_queue=1):
+    return {
+        "restarts": restarts,
+        "memory": 95_400_000,
+        "run_queue": run_queue,
+        "queue": queue,
+        "queue_of": "Shop.Mailer",
+    }
+
+
+def test_what_the_node_says_of_itself():
+    old = {**figures(3000), "node": node()}
+    assert _watch.worse({**figures(0), "node": node(2, 9_999)}, old, WATCH) == ""
+    assert _watch.worse({**figures(0), "node": node(3)}, old, WATCH) == "supervisors"
+    assert _watch.worse({**figures(0), "node": node(0, 10_000)}, old, WATCH) == "queue"
+    assert _watch.worse({**figures(0), "node": node(99, 99_999)}, old, {**WATCH, "restarts": 0}) == ""
+    # What the old one does too, or cannot say, is no reason to go back to it.
+    assert _watch.worse({**figures(0), "node": node(9)}, {**old, "node": node(7)}, WATCH) == ""
+    assert _watch.worse({**figures(0), "node": node(0, 19_000)}, {**old, "node": node(0, 9_999)}, WATCH) == ""
+    assert _watch.worse({**figures(0), "node": node(99, 99_999)}, {**old, "node": None}, WATCH) == ""
+    assert _watch.worse({**figures(0), "node": None}, old, WATCH) == ""
+    worst = _watch.total(
+        [{**figures(0), "node": node(1)}, {**figures(0), "node": None}, {**figures(0), "node": node(0, 5_000, 80)}]
+    )
+    said = "its supervisors restarted children 1 time, those of the other slot 0; 5,000 messages wait for Shop.Mailer; "
+    said += "80 processes wait for a scheduler; memory 95 MB"
+    assert _watch.evidence("green", worst, old, "blue before") == f"green had no request; {said}"
+    assert (
+        _watch.evidence("green", {**figures(0), "node": node()}, old, "blue before")
+        == "green had no request; memory 95 MB"
+    )
+
+
+def test_who_says_nothing_is_said_once():
+    told = {"new": {"node": node()}, "old": {"node": node()}}
+    mute = {"new": {"node": None}, "old": {"node": node()}}
+    failed = {
+        "results": [
+            {"__bluegreen_told_color": "blue", "ok": True},
+            {"__bluegreen_told_color": "green", "msg": "rpc in green ended with 1:\n    (nothing)\n  is epmd gone?\n"},
+        ]
+    }
+    assert _watch.silent({"a": told, "b": mute}, {"b": failed}, "green") == [
+        "b: green tells nothing of the node, so only answers are judged: is epmd gone?"
+    ]
+    assert _watch.silent({"a": {"new": {}, "old": {}}}, {}, "blue") == [
+        "a: blue and green tell nothing of the node, so only answers are judged"
+    ]
+
+
+def test_what_the_app_writes_is_not_trusted(tmp_path):
+    def told(text, pid=71):
+        (tmp_path / "watch").write_text(text and f"run-1 {text}")
+        return slot_watch.of_node(str(tmp_path), pid, "run-1")
+
+    good = "71 2 95400000 3 12 Shop.Mailer"
+    assert told(good) == {"restarts": 2, "memory": 95_400_000, "run_queue": 3, "queue": 12, "queue_of": "Shop.Mailer"}
+    assert told(good, 72) is None and told("71 2 9 3") is None and told("71 -2 9 3 1 a") is None and told("") is None
+    assert told("71 2 9 3 1 :\x1b[31m a<b>")["queue_of"] == "31mab" and told("71 2 9 3 1 ")["queue_of"] == "?"
+    # Of a run before this one.
+    assert slot_watch.of_node(str(tmp_path), 71, "run-2") is None
+    os.utime(tmp_path / "watch", (1, 1))
+    assert slot_watch.of_node(str(tmp_path), 71, "run-1") is None
+    (tmp_path / "watch").unlink()
+    (tmp_path / "watch").symlink_to("/etc/passwd")
+    assert slot_watch.of_node(str(tmp_path), 71, "run-1") is None
+    (tmp_path / "watch").unlink()
+    os.mkfifo(tmp_path / "watch")
+    assert slot_watch.of_node(str(tmp_path), 71, "run-1") is None
 
 
 def test_few_requests_say_nothing():
@@ -187,3 +262,64 @@ def test_steps():
     for wrong in ("", "0", "100", "25,5", "5,5", "5, 25", "a", None, "5,,6"):
         with pytest.raises(Refused):
             _variables.check_steps(wrong)
+
+
+# --- the file that the site writes ---------------------------------------------------------------------------------------
+
+
+def write_log(root, begin, count, color="green"):
+    """So many answers, one each 20 ms: every hundredth fails, every tenth takes 90 ms."""
+    with open(root / "figures.log", "a") as stream:
+        for number in range(count):
+            status, took = (500, 0.01) if number % 100 == 0 else (200, 0.09 if number % 10 == 1 else 0.01)
+            stream.write(f"{begin + number / 50:.3f} {color} {status} {took}\n")
+
+
+def test_what_is_cut_off_is_remembered(tmp_path, monkeypatch):
+    for name, size in (("_MOST", 60_000), ("_MOST_IN_A_RUN", 90_000), ("_KEPT", 20_000)):
+        monkeypatch.setattr(_figures, name, size)
+    begin = 1_795_860_000
+    root, now = str(tmp_path), begin + 7200
+    assert not _figures.keep_small(root, now) and _figures.day(root, now) == []
+    write_log(tmp_path, begin, 1000)
+    write_log(tmp_path, begin + 3600, 500, "blue")
+    before = _figures.day(root, now)
+    assert [(one["at"], one["color"], one["requests"], one["errors"]) for one in before] == [
+        (begin, "green", 1000, 10),
+        (begin + 3600, "blue", 500, 5),
+    ]
+    assert 85 < before[0]["p95"] < 95
+    assert not _figures.keep_small(root, now)
+    write_log(tmp_path, begin + 5400, 1000)
+    # A run that may watch has the last word of it.
+    (tmp_path / "lock").write_text("{}")
+    assert not _figures.keep_small(root, now)
+    (tmp_path / "lock").unlink()
+    before = _figures.day(root, now)
+    assert _figures.keep_small(root, now) and (tmp_path / "figures.log").stat().st_size <= 20_000
+    assert _figures.day(root, now) == before
+    # Again and again, of the same half hour.
+    write_log(tmp_path, begin + 5420, 2000)
+    assert _figures.keep_small(root, now)
+    assert _figures.day(root, now)[-1]["requests"] == 3000
+    # A full disk: it is cut all the same. Here a directory is in the way.
+    (tmp_path / "figures.jsonl.new").mkdir()
+    write_log(tmp_path, begin + 5500, 2000)
+    assert _figures.keep_small(root, now) and (tmp_path / "figures.log").stat().st_size <= 20_000
+    (tmp_path / "figures.jsonl.new").rmdir()
+    assert _figures.day(root, now)[-1]["requests"] >= 3000
+    # And two days later.
+    with open(tmp_path / "figures.jsonl", "a") as stream:
+        stream.write('{"at": 17958\n[]\n')
+    assert _figures.day(root, now)[-1]["requests"] >= 3000
+    write_log(tmp_path, begin + 3 * 86400, 2500)
+    assert _figures.keep_small(root, begin + 3 * 86400 + 60)
+    assert (tmp_path / "figures.jsonl").read_text().count("\n") == 1
+    assert [one["at"] for one in _figures.day(root, begin + 3 * 86400 + 60)] == [begin + 3 * 86400]
+
+
+def test_it_runs_alone(tmp_path):
+    """Set-up copies it to the host without the rest of the collection."""
+    write_log(tmp_path, 1_795_860_000, 10)
+    words = [sys.executable, "-I", _figures.__file__, str(tmp_path)]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stderr == ""

@@ -25,9 +25,24 @@ defmodule SampleApp.Application do
         SampleApp.Endpoint,
         {Task.Supervisor, name: SampleApp.Connections}
       ] ++
+        flaky(System.get_env("SAMPLE_FLAKY_MS")) ++
         if(listens?(), do: [SampleApp.Listener], else: [])
 
     Supervisor.start_link(children, strategy: :one_for_one, name: SampleApp.Supervisor)
+  end
+
+  # A child that its supervisor has to restart again and again, and no visitor notices.
+  defp flaky(nil), do: []
+
+  defp flaky(ms) do
+    crash = fn ->
+      Process.sleep(String.to_integer(ms))
+      exit(:flaky)
+    end
+
+    child = Supervisor.child_spec({Task, crash}, restart: :permanent)
+    options = [strategy: :one_for_one, max_restarts: 1000]
+    [%{id: :flaky, type: :supervisor, start: {Supervisor, :start_link, [[child], options]}}]
   end
 
   defp listens? do
