@@ -22,6 +22,7 @@ from ansible_collections.beamops.bluegreen.plugins.plugin_utils import (
     _messages,
     _notify,
     _plans,
+    _status_page,
     _status_report,
     _watch,
 )
@@ -49,7 +50,7 @@ _OPTIONS = {
 }
 _WRITERS = {
     "json": _status_report.as_json,
-    "html": _status_report.as_html,
+    "html": _status_page.as_html,
     "prometheus": _status_report.as_prometheus,
 }
 
@@ -269,9 +270,9 @@ class ActionModule(ActionBase):
             if _watch.worse(result["new"], result["old"], watch):
                 why = _watch.evidence(color, result["new"], result["old"], beside)
                 failures.append({"host": host, "step": "watched", "why": why})
-        if seen:
         if watch["restarts"] and look == looks[0]:
             self._say(_watch.silent(seen, self._registered("node_asked"), color))
+        if seen:
             new, old = (_watch.total([result[name] for result in seen.values()]) for name in ("new", "old"))
             stays = ". Nothing to judge by, so it stays" if look == looks[-1] and not new["requests"] else ""
             self._say([f"watched {look} s of {looks[-1]} s: {_watch.evidence(color, new, old, beside)}{stays}"])
@@ -352,7 +353,8 @@ class ActionModule(ActionBase):
             return {}
         lines = _messages.status_lines(infos) + _messages.next_lines(infos)
         if what == "status":
-            self._say(_messages.history_lines(infos) + lines)
+            # A page has read it too, and shows it.
+            self._say((_messages.history_lines(infos) if self._var("history") else []) + lines)
             return {"in_doubt": _messages.in_doubt(infos), "report": self._report(infos)}
         switched = self._of_this_run("switched")
         times = {host: result["switched_at"] for host, result in switched.items() if result.get("switched_at")}

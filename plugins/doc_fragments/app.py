@@ -145,6 +145,11 @@ options:
     type: str
     default: ''
     version_added: 1.0.0
+  with_figures:
+    description: Return in C(figures) how the site answered in the last day, by the half hour.
+    type: bool
+    default: false
+    version_added: 1.0.0
   with_files:
     description: Return in C(host_content) which files the releases on the host have, for M(beamops.bluegreen.release_install).
     type: bool

@@ -133,6 +133,14 @@ last_run:
   description: The last operation on this host that decided what is live; null if there was none.
   type: dict
   returned: success
+figures:
+  description:
+    - With O(with_figures), the half hours of the last day in which a slot answered, in order. Each has C(at), when it began, in seconds since 1970, C(color),
+      C(requests), C(errors) (5xx) and C(p95), the time that 95 % of the answers took at most, in milliseconds, null if none counts.
+    - Empty unless the site writes down how it answers (C(bluegreen_watch)).
+  type: list
+  elements: dict
+  returned: success
 migrations:
   description: Versions of the migrations that had run, by release, as far as known.
   type: dict

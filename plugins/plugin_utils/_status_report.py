@@ -1,17 +1,15 @@
 # Copyright: the beamops.bluegreen contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The status of a group for machines (JSON) and for a browser (HTML). Private to this collection."""
+"""The status of a group for machines: JSON, and metrics for Prometheus. For a browser see _status_page.py. Private to this collection."""
 
 from __future__ import annotations
 
 import calendar
-import html
 import json
 import time
 from typing import TYPE_CHECKING
 
-from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _gate, _messages
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils._plans import unseen
@@ -99,6 +97,7 @@ def _host(info: Info, missing: Mapping[str, list[str]]) -> dict:
         "certificate": {name: certificate[name] for name in ("issuer", "names", "not_after", "days_left")}
         if certificate
         else None,
+        **{name: info[name] for name in ("history", "figures") if info.get(name)},
     }
 
 
@@ -164,92 +163,3 @@ def as_prometheus(found: dict) -> str:
 def _seconds(at: str) -> int:
     """Seconds since 1970 of a time such as V(2026-01-02T03:04:05Z)."""
     return calendar.timegm(time.strptime(at, "%Y-%m-%dT%H:%M:%SZ"))
-
-
-# --- a page ------------------------------------------------------------------------------------------------------------
-#
-# One file that asks for nothing else. On a narrow screen each row of the table becomes a card. What a color says, a word says too.
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --bad: #c62828; --blue: #1565c0; --green: #2e7d32; }
-@media (prefers-color-scheme: dark) { :root { --bad: #ff8a80; --blue: #82b1ff; --green: #a5d6a7; } }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 1.5rem auto; padding: 0 1rem; max-width: 70rem; }
-h1 { font-size: 1.4rem; margin: 0; } p { margin: .3rem 0 1rem; }
-table { border-collapse: collapse; width: 100%; } th { text-align: left; }
-td, th { border-bottom: 1px solid var(--line); padding: .5rem .75rem .5rem 0; vertical-align: top; }
-code { font-size: .9em; } td code { white-space: nowrap; } p code { overflow-wrap: anywhere; }
-.bad { color: var(--bad); font-weight: 600; } .blue { color: var(--blue); } .green { color: var(--green); }
-.live { font-weight: 600; }
-@media (max-width: 40rem) {
-  thead { display: none; } table, tbody, tr, td { display: block; }
-  tr { border: 1px solid var(--line); border-radius: .5rem; margin-bottom: 1rem; padding: .25rem .75rem; }
-  td { border: 0; padding: .2rem 0; } td::before { content: attr(data-name) ": "; opacity: .7; }
-}
-"""
-_COLUMNS = ("host", "live", "blue", "green", "remarks")
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _slot(color: str, slot: dict, is_live: bool) -> str:
-    if not slot["release"]:
-        return "empty"
-    health = _messages.health(slot)
-    words = ["live" if is_live else "idle"] + ["rolled back from"] * slot["rolled_back"]
-    if slot["pending_migrations"]:
-        words.append(f"{len(slot['pending_migrations'])} migrations pending")
-    kind = f"{color} live" if is_live else color
-    bad = ' class="bad"' if health == "unhealthy" or (is_live and health == "stopped") else ""
-    differs = _messages.env_words(slot["env_changes"])
-    differs = f"<br><small>{_text(differs)}</small>" if differs else ""
-    held = f'<code class="{kind}">{_text(named(slot))}</code>'
-    return f"{held}<br>{', '.join(words)}, <span{bad}>{health}</span>{differs}"
-
-
-def _row(name: str, host: dict) -> str:
-    remarks = "<br>".join(_text(line) for line in host["remarks"])
-    good = host["ok"] and host["agree"]
-    if host["ok"]:
-        live = host["live"]
-        middle = [f'<span class="{live}">{live}</span>' if host["truths"]["link"] else "nothing"]
-        middle += [_slot(color, host["slots"][color], color == live) for color in COLORS]
-    else:
-        middle = ["unknown"] * 3
-    remarks = remarks if good else f'<span class="bad">{remarks or "in doubt"}</span>'
-    certificate = host.get("certificate")
-    days = f"<br><small>certificate: {certificate['days_left']} days left</small>" if certificate else ""
-    cells = [f"<strong>{_text(name)}</strong>{days}", *middle, remarks or "consistent"]
-    tds = "".join(f'<td data-name="{column}">{cell}</td>' for column, cell in zip(_COLUMNS, cells))
-    return f"<tr>{tds}</tr>"
-
-
-def as_html(found: dict) -> str:
-    app = _text(found["app"])
-    verdict = '<span class="bad">in doubt</span>' if found["in_doubt"] else "consistent"
-    lines = [f'<p class="bad">{_text(line)}</p>' for line in found["remarks"]]
-    lines += [f"<p><code>{_text(line)}</code></p>" for line in found["next"]]
-    head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
-    rows = "\n".join(_row(name, host) for name, host in found["hosts"].items())
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{app}: {"in doubt" if found["in_doubt"] else "fine"}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{app}</h1>
-<p>{verdict}, as of {_text(found["at"])}</p>
-<table>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>
-{chr(10).join(lines)}
-</body>
-</html>
-"""

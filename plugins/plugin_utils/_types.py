@@ -223,6 +223,8 @@ class Info(TypedDict, total=False):
     rolled_back: list[Held]
     history: list[dict[str, Any]]
     last_run: dict[str, Any] | None
+    # The last day by the half hour, if somebody asked: {"at", "color", "requests", "errors", "p95"}.
+    figures: list[dict[str, Any]]
     # Release to what it has told.
     migrations: dict[str, Migrations]
     migrate_color: str

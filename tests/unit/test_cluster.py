@@ -10,7 +10,13 @@ import time
 import pytest
 from ansible_collections.beamops.bluegreen.plugins.module_utils import _cluster, _envfile, _proc, _validate
 from ansible_collections.beamops.bluegreen.plugins.module_utils._errors import Refused
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _messages, _plans, _status_report, _variables
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import (
+    _messages,
+    _plans,
+    _status_page,
+    _status_report,
+    _variables,
+)
 from infos import info
 
 ONE = _cluster.Cluster("10.0.0.1", "together", (9100, 9200))
@@ -171,7 +177,7 @@ def test_the_status_has_the_cluster_and_names_who_is_missing():
     assert told == {"name": "a@1", "sees": [], "missing": ["b@1"], "listens": ["10.0.0.1:9100"]}
     assert found["hosts"]["a"]["slots"]["green"]["node"] is None
     assert any("not connected with b@1" in line for line in found["remarks"])
-    assert "not connected with b@1" in _status_report.as_html(found)
+    assert "not connected with b@1" in _status_page.as_html(found)
 
 
 @pytest.mark.parametrize(
