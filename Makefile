@@ -10,7 +10,7 @@ MOLECULE = env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/$(1)/molecule.yml' B
   BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/molecule $(or $(DO),test) -s $(1)
 REPOSITORY := https://github.com/beamops/bluegreen
 
-.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-long test-traffic test-walk test-vagrant bench bench-scale mutants lint sanity units galaxy docs reference release ready molecule matrix collection clean
+.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-long test-traffic test-walk test-vagrant bench bench-scale bench-watch mutants lint sanity units galaxy docs reference release ready molecule matrix collection clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -55,8 +55,8 @@ lint: venv ## ansible-lint (production), yamllint, ruff, mypy, proselint
 sanity: venv ## ansible-test sanity
 	@$(RUN) tests/sanity
 
-units: venv ## Unit and property tests, and the site in real nginxes
-	@scripts/need nginx openssl
+units: venv ## Unit and property tests, the site in real nginxes, and the page of status.yml in a browser
+	@scripts/need nginx openssl chromium
 	@$(RUN) pytest -q tests/unit
 
 reference: venv ## Write docs/variables.md and docs/playbooks.md from the sources
@@ -129,6 +129,11 @@ bench: ready ## How long things take, beside typing them by hand; 40 minutes, pr
 bench-scale: ready ## What 10, 30 and 100 hosts cost the controller; writes docs/performance.md
 	@scripts/need ip nginx
 	@env PATH="$(BIN):$$PATH" BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/python tests/bench/scale.py
+
+bench-watch: ready ## Promotes bad and fine releases under load, 20 and 50 times each, and counts what the watch makes of them; an hour, TIMES=4
+	@image=$$(tests/image/build build/image) && env PATH="$(BIN):$$PATH" \
+	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" \
+	  BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/python tests/bench/watch.py
 
 mutants: ready ## Takes the collection apart piece by piece, and looks which tests notice; hours, goes on where it was: MUTANTS=roles/slot HOURS=2
 	@image=$$(tests/image/build build/image) && env PATH="$(BIN):$$PATH" BLUEGREEN_TEST_IMAGE="$$image" \

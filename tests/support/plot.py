@@ -66,3 +66,38 @@ def lines(path, title, series, height=420):
         parts.append(f'<text x="{left + 8:.0f}" y="{top + 4:.0f}" fill="{color}">{escape(name)}</text>')
     with open(path, "w", encoding="utf-8") as stream:
         stream.write("\n".join([*parts, "</svg>"]) + "\n")
+
+
+def panels(path, title, found, height=130):
+    """Write small charts, two in a row: (title, shares in percent, numbers, what the numbers are), both lists by the second."""
+    across = (WIDTH - 3 * LEFT) / 2
+    rows = -(-len(found) // 2)
+    total = 50 + rows * (height + 60)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{total}" fill="#fff"/>',
+        f'<text x="{LEFT}" y="30" font-size="17" font-weight="bold" fill="#222">{escape(title)}</text>',
+    ]
+    for index, (name, shares, numbers, what) in enumerate(found):
+        left, top = LEFT + index % 2 * (across + LEFT), 80 + index // 2 * (height + 60)
+        bottom, most = top + height, max([*numbers, 1e-9])
+        step = across / max(1, len(shares) - 1)
+
+        def route(values, high, left=left, bottom=bottom, step=step):
+            return " L".join(
+                f"{left + number * step:.1f} {bottom - (height - 6) * value / high:.1f}"
+                for number, value in enumerate(values)
+            )
+
+        parts += [
+            f'<text x="{left:.0f}" y="{top - 22}" font-weight="bold" fill="#222">{escape(name)}</text>',
+            f'<text x="{left:.0f}" y="{top - 7}" fill="#b32">{escape(what)}, at most {max(numbers):.3g}</text>',
+            f'<text x="{left + across:.0f}" y="{top - 7}" text-anchor="end" fill="#276">answers of the new slot</text>',
+            f'<path d="M{left:.1f} {bottom} L{route(shares, 100)} L{left + across:.1f} {bottom} Z" fill="#2a7" fill-opacity="0.25"/>',
+            f'<path d="M{route(numbers, most)}" fill="none" stroke="#b32" stroke-width="2"/>',
+            f'<path d="M{left:.0f} {bottom} h{across:.0f}" stroke="#888"/>',
+            f'<text x="{left:.0f}" y="{bottom + 15}" fill="#555">0 s</text>',
+            f'<text x="{left + across:.0f}" y="{bottom + 15}" text-anchor="end" fill="#555">{len(shares)} s</text>',
+        ]
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write("\n".join([*parts, "</svg>"]) + "\n")

@@ -357,6 +357,7 @@ def test_systemd_and_a_shell_read_the_same_environment(host, play):
 
 
 def test_changing_the_environment_alone_is_a_deploy(host, site, play):
+    play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt")})
     release = host.check_output(f"readlink {ROOT}/slots/green/release")
     run = play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1-rebuilt"), "bluegreen_env": {"ONE": "1"}})
     assert run.changed() > 0
