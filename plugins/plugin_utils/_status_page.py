@@ -105,7 +105,7 @@ def _slot(color: str, slot: Mapping[str, Any], is_live: bool, now: str) -> str:
     if slot["pending_migrations"]:
         facts["migrations"] = f"{len(slot['pending_migrations'])} pending"
     if slot["restarts"]:
-        facts["restarts"] = f"{slot['restarts']} in the last hour"
+        facts["restarts"] = f"{int(slot['restarts'])} in the last hour"
     node = slot["node"]
     if node:
         sees = (
@@ -248,14 +248,12 @@ def _run(entries: Sequence[tuple[str, Mapping[str, Any]]], now: str) -> str:
 
 
 def _timeline(hosts: Mapping[str, Mapping[str, Any]], now: str) -> str:
-    runs: dict[tuple[str, str], list] = {}
+    runs: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for name, host in hosts.items():
         for entry in host.get("history") or []:
-            runs.setdefault((str(entry.get("at"))[:16], str(entry.get("run"))), []).append((name, entry))
-    by_run: dict[str, list] = {}
-    for (_at, run), entries in sorted(runs.items(), reverse=True):
-        by_run.setdefault(run, []).extend(entries)
-    listed = "".join(_run(entries, now) for entries in by_run.values())
+            runs.setdefault(str(entry.get("run")), []).append((name, entry))
+    newest = sorted(runs.values(), key=lambda entries: str(entries[0][1].get("at")), reverse=True)
+    listed = "".join(_run(entries, now) for entries in newest)
     return f"<section><h2>Who did what</h2><ol>{listed}</ol></section>" if listed else ""
 
 

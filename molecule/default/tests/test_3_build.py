@@ -47,6 +47,10 @@ def test_with_mix(tmp_path, play):
     commands = ["touch made-by-hand", "mix release sample_app --overwrite", "mv made-by-hand made-after"]
     play("build", {"bluegreen_build_dir": str(source), "bluegreen_build_commands": commands})
     assert made.exists() and (source / "made-after").exists()
+    # What makes no tarball says what mix.exs must have.
+    made.unlink()
+    commands = {"bluegreen_build_dir": str(source), "bluegreen_build_commands": ["true"]}
+    play("build", commands, rc=2).says("mix release built no sample_app-*.tar.gz", "steps: [:assemble, :tar]")
 
 
 @pytest.mark.long

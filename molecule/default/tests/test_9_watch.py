@@ -185,7 +185,12 @@ def test_the_page_shows_the_last_day(play, tmp_path):
 
 
 def test_the_figures_stay_small(host, play, tmp_path):
+    play("setup", WATCH)
     assert host.check_output("systemctl is-active sample_app-figures.timer") == "active"
+    for status, count in ((200, 2000), (500, 20)):
+        host.check_output(
+            f"sudo sh -c 'yes $(date +%s).000 green {status} 0.010 | head -n {count} >>{ROOT}/figures.log'"
+        )
     host.check_output(f"sudo sh -c 'yes 1.000 green 200 0.001 | head -n 800000 >>{ROOT}/figures.log'")
     host.check_output("sudo systemctl start sample_app-figures")
     # It is cut between two lines.
