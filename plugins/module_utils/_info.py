@@ -261,9 +261,12 @@ def open_ports(app: App, seen: dict[str, Any]) -> list[str]:
     if runs and _is_open(seen["blue"]["mapper"], _cluster.mapper_addresses()):
         holder = _proc.listening_process(_cluster.EPMD)
         unit = _proc.unit_of(holder[0]) if holder and holder[0] else None
+        again = f"systemctl restart {unit or f'{app.name}-epmd'}"
+        if not unit and app.service_manager == "daemon":
+            again = "stop both slots, epmd -kill, and start them"
         mapper = [
             f"Erlang's port mapper is open to the network (port {_cluster.EPMD}). Deploy to both slots, then restart it, unless another "
-            f"program needs it like that: systemctl restart {unit or f'{app.name}-epmd'}"
+            f"program needs it like that: {again}"
         ]
     if not found:
         return mapper

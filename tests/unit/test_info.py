@@ -34,3 +34,19 @@ def test_what_to_do_about_a_certificate_that_was_not_had(app, tmp_path, monkeypa
     # Who does not want https is not told of it.
     monkeypatch.setattr(app, "tls_listen", "")
     assert _info.certificate_notes(app, None) == []
+
+
+def test_a_port_mapper_that_everybody_reaches_is_restarted_by_who_has_started_it(app, monkeypatch):
+    slot = {"pid": 7, "listens": ["127.0.0.1:4000"], "mapper": ["0.0.0.0:4369"]}
+    seen = {"blue": slot, "green": {**slot, "pid": None, "listens": []}}
+    monkeypatch.setattr(_info._proc, "listening_process", lambda port: (8, "epmd"))
+    for manager, unit, command in (
+        ("systemd", None, f"systemctl restart {app.name}-epmd"),
+        ("systemd", "epmd.service", "systemctl restart epmd.service"),
+        ("daemon", "epmd.service", "systemctl restart epmd.service"),
+        ("daemon", None, "stop both slots, epmd -kill, and start them"),
+    ):
+        monkeypatch.setattr(app, "service_manager", manager)
+        monkeypatch.setattr(_info._proc, "unit_of", lambda pid, unit=unit: unit)
+        (said,) = _info.open_ports(app, seen)
+        assert said.endswith(f": {command}"), said
