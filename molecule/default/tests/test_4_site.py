@@ -285,6 +285,21 @@ def test_who_wants_to_know_is_told(host, site, play, tmp_path):
     assert line.startswith("on_failure promote promote failed on 1 host") and "nowhere" in line
 
 
+@pytest.mark.long
+def test_a_hook_after_a_failure_that_hangs(site, play, tmp_path):
+    """The run ends with its own error, a minute later."""
+    hang = tmp_path / "hang.yml"
+    hang.write_text("- name: Hang\n  ansible.builtin.command: sleep 600\n")
+    play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_force": True})
+    failing = {
+        "bluegreen_smoke": [{"path": "/", "contains": "nowhere"}],
+        "bluegreen_hooks": {"on_failure": [str(hang)]},
+    }
+    began = time.monotonic()
+    play("promote", failing, f"color={other(site.color())}", rc=2).says("on_failure: Hang: ", "nowhere")
+    assert 60 < time.monotonic() - began < 120
+
+
 def test_a_hook_that_would_leave_hosts_behind(play, tmp_path):
     bad = tmp_path / "bad.yml"
     bad.write_text("- name: Once\n  run_once: true\n  ansible.builtin.debug:\n")

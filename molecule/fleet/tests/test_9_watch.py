@@ -71,13 +71,16 @@ def test_a_group_whose_old_slot_has_died_stays(prepared):
     live, idle = prepared("50 0")
     stop = f"until [ $(readlink /opt/sample_app/live) = slots/{idle} ]; do sleep 0.1; done; sleep 1; systemctl stop sample_app@{live}"
     inside(HOSTS[0], f"systemd-run --quiet sh -c '{stop}'")
+    jobs = {"bluegreen_on_live": "SampleApp.Jobs.run()", "bluegreen_on_idle": "SampleApp.Jobs.pause()"}
     with Client(SITES[HOSTS[1]]):
         time.sleep(8)
-        run = play("promote", WATCH, rc=2)
+        run = play("promote", WATCH, jobs, rc=2)
     run.says(
         "watching: ", f"{HOSTS[0]} stays: {live} (", "is not healthy: not running", "rollback.yml takes the group back"
     )
     assert colors() == {idle}
+    # What stays live was not told that it will be idle.
+    assert SITES[HOSTS[1]].get("/jobs").text == "running\n"
 
 
 def test_steps_that_were_good_and_a_switch_that_is_not(prepared):
