@@ -57,6 +57,26 @@ def test_action_groups_hold_the_modules_that_take_their_options():
     assert groups == takes
 
 
+def test_what_is_decided_for_the_group_is_decided_once():
+    """Each host would decide by itself, and say so."""
+
+    def tasks(found):
+        for one in found or []:
+            yield one
+            for part in ("tasks", "block", "rescue", "always"):
+                yield from tasks(one.get(part))
+
+    decide = [
+        (path.name, one["name"], one.get("run_once"))
+        for folder in ("roles", "playbooks")
+        for path in (TOP / folder).rglob("*.yml")
+        if path.parent.name in ("tasks", "playbooks")
+        for one in tasks(yaml.safe_load(path.read_text()))
+        if "beamops.bluegreen.group" in one
+    ]
+    assert len(decide) > 15 and [one for one in decide if one[2] is not True] == []
+
+
 def test_the_defaults_of_a_play_need_nothing_that_a_task_of_it_finds_out():
     """Before 2.19 Ansible evaluates all of them for each task, preflight included, and only preflight knows the id of the run."""
     for name in ("_operation", "_query"):
