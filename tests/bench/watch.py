@@ -212,8 +212,10 @@ class Watching:
 def panel(title, color, answers):
     """By the second: the share of the answers that the new slot gave, and how they were."""
     began = min(one[0] for one in answers if one[2] == color) - 8
-    last = int(max(one[0] for one in answers if one[2] == color) - began) + 8
+    last = int(max(one[0] for one in answers) - began)
     by_second = [[one for one in answers if second <= one[0] - began < second + 1] for second in range(last)]
+    # At one request a second some have none.
+    by_second = [some or before for before, some in zip([[], *by_second], by_second)]
     share = [100 * sum(one[2] == color for one in some) / len(some) if some else 0 for some in by_second]
     worst = []
     for some in by_second:
@@ -262,11 +264,11 @@ def main():
     before, rest = page.split("<!-- bench-watch -->\n")[0], page.split("<!-- end of bench-watch -->\n")[1]
     PAGE.write_text(f"{before}<!-- bench-watch -->\n{text}<!-- end of bench-watch -->\n{rest}")
     bars = [
-        (f"{name}, {'with' if with_log else 'without'} the log", cost[with_log][name])
+        (f"{name}, {'with' if with_log else 'without'} the log", cost[with_log][name] / 1000)
         for name in ("p50", "p99")
         for with_log in (True, False)
     ]
-    plot.bars(CHECKOUT / "docs" / "watch-cost.svg", "What the log of the site costs a request", bars, " µs")
+    plot.bars(CHECKOUT / "docs" / "watch-cost.svg", "What the log of the site costs a request", bars, " ms")
     plot.panels(CHECKOUT / "docs" / "watch.svg", "One promote of each, by the second", panels)
 
 

@@ -66,6 +66,14 @@ def site():
     return Site(18180, "shop.test")
 
 
+@pytest.fixture
+def two_versions(host, play):
+    """0.1.0 is live and 0.1.1 beside it, with their migrations, also where a test runs without those before it."""
+    if not host.file(f"{ROOT}/slots/green/release").exists:
+        for version in ("0.1.0", "0.1.1"):
+            play("deploy", shop(version), MIGRATE)
+
+
 def test_a_release_that_misses_what_runtime_exs_wants(host, play):
     """It is the message of the app that a person needs, not a stack of ours."""
     run = play("deploy", {**SHOP, "bluegreen_artifact": artifact("shop-0.1.0"), "bluegreen_env": {}}, rc=2)
@@ -310,7 +318,7 @@ def test_two_that_want_to_migrate(host, play):
     sql(host, "delete from schema_migrations where version > 20260300000000")
 
 
-def test_migrate_by_itself_says_what_ran(host, play):
+def test_migrate_by_itself_says_what_ran(host, play, two_versions):
     play("deploy", {**shop("0.1.1"), "bluegreen_force": True})
     sql(host, "delete from schema_migrations where version > 20260200000000; alter table items drop column price")
     assert f"1 migration ran: {SECOND}" in play("migrate", {**SHOP, "color": "green"}).says()
@@ -362,7 +370,7 @@ def databases(host):
 
 
 @pytest.fixture
-def may_create(host):
+def may_create(host, two_versions):
     host.check_output("cd / && sudo -u postgres psql -q -c 'alter role shop createdb'")
     yield
     host.check_output("cd / && sudo -u postgres psql -q -c 'alter role shop nocreatedb'")
