@@ -110,9 +110,8 @@ _FRESH = 15
 _NODE = re.compile(r"(\S{1,100}) ([0-9]{1,10}) ([0-9]{1,9}) ([0-9]{1,15}) ([0-9]{1,9}) ([0-9]{1,12}) :?(.*)\Z")
 
 
-def has_restarted(app: App, color: str, since: float) -> bool:
+def has_restarted(pid: int | None, since: float) -> bool:
     """Whether the process of a slot is none that ran at a time (in seconds since the host booted)."""
-    pid = _service.for_slot(app, color).pid()
     return pid is None or _proc.uptime() - _proc.age_of(pid) > since
 
 
@@ -148,10 +147,12 @@ def work(module: AnsibleModule, app: App) -> dict[str, Any]:
     before = (began - params["before"], began) if params["before"] else (began, now)
     lines = list(_figures.lines_since(app.figures, before[0]))
     new = _figures.sample(lines, color, began, now)
-    new["restarts"] = int(has_restarted(app, color, since))
     old = _figures.sample(lines, _validate.other(color), *before)
     for slot, figures in ((color, new), (_validate.other(color), old)):
-        figures["node"] = of_node(app.state_dir(slot), _service.for_slot(app, slot).pid(), params["run_id"])
+        pid = _service.for_slot(app, slot).pid()
+        figures["node"] = of_node(app.state_dir(slot), pid, params["run_id"])
+        if slot == color:
+            figures["restarts"] = int(has_restarted(pid, since))
     return {"new": new, "old": old, "since": since, "seconds": round(seconds, 1)}
 
 

@@ -8,7 +8,6 @@ One file that asks for nothing else, without a script. What a color says, a word
 
 from __future__ import annotations
 
-import calendar
 import html
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.beamops.bluegreen.plugins.module_utils._figures import STEP
 from ansible_collections.beamops.bluegreen.plugins.module_utils._slots import named
 from ansible_collections.beamops.bluegreen.plugins.module_utils._validate import COLORS
-from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _messages
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _messages, _status_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +60,7 @@ def _text(value: object) -> str:
 
 def _seconds(at: object) -> int | None:
     try:
-        return calendar.timegm(time.strptime(str(at), "%Y-%m-%dT%H:%M:%SZ"))
+        return _status_report.seconds_of(str(at))
     except ValueError:
         return None
 
@@ -187,15 +186,14 @@ def _plots(figures: Sequence[Mapping[str, Any]] | None, at: str) -> str:
         return ""
     halves = _half_hours(figures, now)
     told = [one for one in halves if one]
+    if not told:
+        return ""
     plots = _plot("5xx", halves, lambda one: 100 * one["errors"] / one["requests"], _percent, now)
     plots += _plot("p95", halves, lambda one: one["p95"], lambda ms: f"{ms:.0f} ms", now)
     total, errors = sum(one["requests"] for one in told), sum(one["errors"] for one in told)
-    slots = " Blue answered where the bars are solid, green where they are striped." if plots else ""
-    return (
-        f'<div class="plots">{plots}</div><p class="dim">{total:,} requests in 24 h, {errors:,} failed (5xx).{slots}</p>'
-        if told
-        else ""
-    )
+    slots = "Blue answered where the bars are solid, green where they are striped."
+    summary = f"{total:,} requests in 24 h, {errors:,} failed (5xx). {slots}"
+    return f'<div class="plots">{plots}</div><p class="dim">{summary}</p>'
 
 
 # --- a host, and what happened --------------------------------------------------------------------------------------------
@@ -231,7 +229,7 @@ def _run(entries: Sequence[tuple[str, Mapping[str, Any]]], now: str) -> str:
     """What one run did, on all hosts that it was at."""
     entry = entries[0][1]
     results = {str(one.get("result")) for _host, one in entries}
-    result = "ok" if results == {"ok"} else next(iter(sorted(results - {"ok"})))
+    result = "ok" if results == {"ok"} else min(results - {"ok"})
     ends: list[dict] = [entry.get("from") or {}, entry.get("to") or {}]
     before, after = (f"{end.get('color') or '-'} {named(end)}" for end in ends)
     change = f"{_text(before)} → {_text(after)}" if before != after else f"{_text(after)} stays live" if ends[1] else ""

@@ -146,12 +146,12 @@ def as_prometheus(found: dict) -> str:
             add("bluegreen_slot_restarts", slot["restarts"], **of_slot)
             add("bluegreen_slot_pending_migrations", len(slot["pending_migrations"]), **of_slot)
             if slot["promoted_at"]:
-                add("bluegreen_slot_promoted_seconds", _seconds(slot["promoted_at"]), **of_slot)
+                add("bluegreen_slot_promoted_seconds", seconds_of(slot["promoted_at"]), **of_slot)
         add("bluegreen_canary_percent", told["canary"], **of_host)
         add("bluegreen_maintenance", told["maintenance"], **of_host)
         add("bluegreen_locked", bool(told["lock"]), **of_host)
         if told["certificate"]:
-            add("bluegreen_certificate_not_after_seconds", _seconds(told["certificate"]["not_after"]), **of_host)
+            add("bluegreen_certificate_not_after_seconds", seconds_of(told["certificate"]["not_after"]), **of_host)
     lines = ["# HELP bluegreen_in_doubt Whether the group is in doubt, as status.yml -e strict=true judges"]
     lines += ["# TYPE bluegreen_in_doubt gauge", f'bluegreen_in_doubt{{app="{found["app"]}"}} {int(found["in_doubt"])}']
     for name, text in _METRICS.items():
@@ -160,6 +160,6 @@ def as_prometheus(found: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _seconds(at: str) -> int:
+def seconds_of(at: str) -> int:
     """Seconds since 1970 of a time such as V(2026-01-02T03:04:05Z)."""
     return calendar.timegm(time.strptime(at, "%Y-%m-%dT%H:%M:%SZ"))

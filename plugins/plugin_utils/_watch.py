@@ -88,12 +88,10 @@ def worse(new: Mapping[str, Any], old: Mapping[str, Any], watch: Mapping[str, An
 
 def total(samples: list[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of several hosts as one; of their nodes the worst of each."""
-    found: dict[str, Any] = {"requests": 0, "errors": 0, "times": {}, "restarts": 0, "node": None}
+    found: dict[str, Any] = {**_figures.nothing(), "restarts": 0, "node": None}
     for sample in samples:
-        for name in ("requests", "errors", "restarts"):
-            found[name] += sample.get(name, 0)
-        for bucket, count in sample["times"].items():
-            found["times"][bucket] = found["times"].get(bucket, 0) + count
+        _figures.add_up(found, sample)
+        found["restarts"] += sample.get("restarts", 0)
     nodes = [sample["node"] for sample in samples if sample.get("node")]
     if nodes:
         longest = max(nodes, key=lambda node: node["queue"])
@@ -116,9 +114,10 @@ def _node(node: Mapping[str, Any] | None, beside: Mapping[str, Any] | None) -> s
     """What a node says of itself, as far as it says something: V(; its supervisors restarted children 5 times, those of the other slot 0; memory 95 MB)."""
     if not node:
         return ""
-    found, other = "", f", those of the other slot {beside['restarts']}" if beside else ""
+    found = ""
     if node["restarts"]:
-        found = f"; its supervisors restarted children {node['restarts']} time{'s' * (node['restarts'] != 1)}{other}"
+        compared = f", those of the other slot {beside['restarts']}" if beside else ""
+        found = f"; its supervisors restarted children {node['restarts']} time{'s' * (node['restarts'] != 1)}{compared}"
     found += f"; {node['queue']:,} messages wait for {node['queue_of']}" if node["queue"] >= _TOO_MANY / 10 else ""
     found += f"; {node['run_queue']} processes wait for a scheduler" if node["run_queue"] >= _BUSY else ""
     return found + f"; memory {node['memory'] / 1e6:.0f} MB"
@@ -156,7 +155,6 @@ def silent(seen: Mapping[str, Mapping[str, Any]], asked: Mapping[str, Mapping[st
         )
         # The last line is the cause.
         reason = f": {why.strip().splitlines()[-1].strip()}" if why and why.strip() else ""
-        lines.append(
-            f"{host}: {' and '.join(mute)} {'tell' if len(mute) > 1 else 'tells'} nothing of the node, so only answers are judged{reason}"
-        )
+        nodes = f"the nodes of {' and '.join(mute)} tell" if len(mute) > 1 else f"the node of {mute[0]} tells"
+        lines.append(f"{host}: {nodes} nothing, so only answers are judged{reason}")
     return lines

@@ -251,7 +251,7 @@ def main():
         with contextlib.suppress(RuntimeError):
             watching.machines.down()
     text = (
-        "| a release with | promotes | on it | lost beside its own errors |\n|---|---|---|---|\n"
+        "| release | promotes | time on it | requests lost that it did not fail itself |\n|---|---|---|---|\n"
         + "\n".join(rows)
         + "\n"
     )

@@ -180,6 +180,9 @@ def test_a_half_hour_that_both_slots_had_a_part_of_is_one():
     assert "5xx: 100 % now" in found and "p95: 50 ms at 23:00" in found
     assert "1,004 requests in 24 h, 14 failed" in found
     assert "requests in 24 h" not in words({"a": info(figures=[])})
+    # Of a host that says what no host of ours says.
+    strange = {"at": NOW, "color": '"><script>', "requests": 9, "errors": 0, "p95": 1.0}
+    assert "<script" not in page({"a": info(figures=[strange])})
     # Nobody asks at night, or nginx is down.
     found = words(
         {"a": info(figures=[{"at": NOW - 9 * 3600, "color": "green", "requests": 10, "errors": 1, "p95": 50.0}])}

@@ -102,10 +102,10 @@ def test_who_says_nothing_is_said_once():
         ]
     }
     assert _watch.silent({"a": told, "b": mute}, {"b": failed}, "green") == [
-        "b: green tells nothing of the node, so only answers are judged: is epmd gone?"
+        "b: the node of green tells nothing, so only answers are judged: is epmd gone?"
     ]
     assert _watch.silent({"a": {"new": {}, "old": {}}}, {}, "blue") == [
-        "a: blue and green tell nothing of the node, so only answers are judged"
+        "a: the nodes of blue and green tell nothing, so only answers are judged"
     ]
 
 

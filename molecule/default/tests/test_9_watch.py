@@ -95,7 +95,7 @@ def test_a_node_that_cannot_be_asked(site, play, tmp_path):
     beside(play, tmp_path)
     play("rpc", {"expr": "Node.set_cookie(:another)", "color": other(live)})
     run = play("promote", WATCH)
-    run.says(f": {other(live)} tells nothing of the node, so only answers are judged: ", "watched 10 s of 10 s: ")
+    run.says(f": the node of {other(live)} tells nothing, so only answers are judged: ", "watched 10 s of 10 s: ")
     assert "; memory" not in run.text and site.color() == other(live)
     play("restart", "color=live")
 
