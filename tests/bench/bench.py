@@ -25,7 +25,8 @@ import time
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
-from support import bluegreen, plot
+from support import bluegreen, document, plot
+from support.document import table
 from support.machines import SETTINGS, VARIABLES, Machines
 from support.slow_link import slow_link
 
@@ -328,11 +329,6 @@ class Bench:
         return rows
 
 
-def table(head, rows):
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]) + "\n"
-
-
 def verdicts(bench, found):
     """(what, wanted over 80 ms, measured there, over loopback)"""
     rows = []
@@ -464,9 +460,7 @@ def main():
         bench.machines.down()
     text = page(bench, found)
     print("\n" + text)
-    path = CHECKOUT / "docs" / "performance.md"
-    before, rest = path.read_text().split("<!-- bench -->\n")[0], path.read_text().split("<!-- end of bench -->\n")[1]
-    path.write_text(f"{before}<!-- bench -->\n{text}<!-- end of bench -->\n{rest}")
+    document.put(CHECKOUT / "docs" / "performance.md", "bench", text)
     lines = {
         name: [(count, bench.median(name, count, LONG)) for count in COUNTS if (LONG, name, count) in bench.times]
         for name in ("hand deploy", "deploy", "promote", "status", "1 ping")

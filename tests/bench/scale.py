@@ -25,6 +25,7 @@ import yaml
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
+from support import document
 from support.machines import SETTINGS, VARIABLES
 
 COUNTS = [int(word) for word in os.environ.get("BENCH_HOSTS", "10 30 100").split()]
@@ -151,19 +152,13 @@ def play(name, inventory, extra, forks):
 
 
 def table(found):
-    lines = [
-        "| "
-        + " | ".join(["seconds, CPU seconds of the main process, MB", *(f"{count} hosts" for count in COUNTS)])
-        + " |"
-    ]
-    lines.append("|" + "---|" * (len(COUNTS) + 1))
+    rows = []
     for words, _name, _extra in PLAYS:
-        cells = [
-            "{:.0f} s, {:.1f} s, {:.0f} MB".format(*found[words, count][:2], found[words, count][2] / 1e6)
-            for count in COUNTS
-        ]
-        lines.append("| " + " | ".join([words, *cells]) + " |")
-    return "\n".join(lines) + "\n"
+        of_each = [found[words, count] for count in COUNTS]
+        cells = [f"{seconds:.0f} s, {cpu:.1f} s, {memory / 1e6:.0f} MB" for seconds, cpu, memory in of_each]
+        rows.append([words, *cells])
+    head = ["seconds, CPU seconds of the main process, MB", *(f"{count} hosts" for count in COUNTS)]
+    return document.table(head, rows)
 
 
 def main():
@@ -184,9 +179,7 @@ def main():
             hosts.down()
     text = table(found)
     print("\n" + text)
-    path = CHECKOUT / "docs" / "performance.md"
-    before, rest = path.read_text().split("<!-- scale -->\n")[0], path.read_text().split("<!-- end of scale -->\n")[1]
-    path.write_text(f"{before}<!-- scale -->\n{text}<!-- end of scale -->\n{rest}")
+    document.put(CHECKOUT / "docs" / "performance.md", "scale", text)
 
 
 if __name__ == "__main__":

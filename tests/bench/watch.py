@@ -20,13 +20,12 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
-from support import bluegreen, plot
+from support import bluegreen, document, plot
 from support.machines import SETTINGS, VARIABLES, Machines
 
 BAD = int(os.environ.get("TIMES", "20"))
@@ -49,16 +48,16 @@ KINDS = {
 ALWAYS = "0 20"
 
 
-class Load(threading.Thread):
+class Load(bluegreen.Background):
     """Asks the hosts in turns, so often a second in all, on kept connections, and never again when it failed."""
 
     LANES = 30
 
     def __init__(self, hosts, rate):
-        super().__init__(daemon=True)
+        super().__init__()
         self.hosts, self.rate = hosts, rate
         # (when, number of the host, color, status or 0, seconds)
-        self.answers, self.ended = [], threading.Event()
+        self.answers = []
 
     def run(self):
         asyncio.run(self._all())
@@ -96,14 +95,6 @@ class Load(threading.Thread):
         lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
         await reader.readexactly(int(lines["content-length"]))
         return lines.get("x-color", ""), int(head.split()[1])
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_error):
-        self.ended.set()
-        self.join()
 
 
 class Watching:
@@ -243,26 +234,20 @@ def main():
             if not title.startswith("fine"):
                 times = [one[1] for one in found]
                 what, on_it = "went back", f"{statistics.median(times):.0f} s, at most {max(times):.0f} s"
-            rows.append(f"| {title} | {wanted} of {len(found)} {what} | {on_it} | {sum(one[2] for one in found)} |")
+            rows.append((title, f"{wanted} of {len(found)} {what}", on_it, sum(one[2] for one in found)))
             panels.append(panel(title, color, answers))
         with watching.machines.only(1):
             cost = watching.cost()
     finally:
         with contextlib.suppress(RuntimeError):
             watching.machines.down()
-    text = (
-        "| release | promotes | time on it | requests lost that it did not fail itself |\n|---|---|---|---|\n"
-        + "\n".join(rows)
-        + "\n"
-    )
-    text += "\n| a request | with the log | without it |\n|---|---|---|\n"
-    for name, words in (("p50", "median"), ("p99", "slowest hundredth"), ("cpu", "CPU of nginx")):
-        text += f"| {words} | {cost[True][name]:.0f} µs | {cost[False][name]:.0f} µs |\n"
+    text = document.table(["release", "promotes", "time on it", "requests lost that it did not fail itself"], rows)
+    parts = (("p50", "median"), ("p99", "slowest hundredth"), ("cpu", "CPU of nginx"))
+    costs = [(words, f"{cost[True][name]:.0f} µs", f"{cost[False][name]:.0f} µs") for name, words in parts]
+    text += "\n" + document.table(["a request", "with the log", "without it"], costs)
     text += "\n![One promote of each, by the second](../watch.svg)\n\n![A request with and without the log](../watch-cost.svg)\n"
     print("\n" + text)
-    page = PAGE.read_text()
-    before, rest = page.split("<!-- bench-watch -->\n")[0], page.split("<!-- end of bench-watch -->\n")[1]
-    PAGE.write_text(f"{before}<!-- bench-watch -->\n{text}<!-- end of bench-watch -->\n{rest}")
+    document.put(PAGE, "bench-watch", text)
     bars = [
         (f"{name}, {'with' if with_log else 'without'} the log", cost[with_log][name] / 1000)
         for name in ("p50", "p99")

@@ -169,7 +169,23 @@ class Site:
         return self.get("/").json()["pid"]
 
 
-class Client(threading.Thread):
+class Background(threading.Thread):
+    """What goes on while the body of a C(with) runs, until C(ended) is set."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.ended = threading.Event()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_error):
+        self.ended.set()
+        self.join()
+
+
+class Client(Background):
     """Asks a site 50 times a second and never retries: half of the requests on a kept connection, half on new ones; with
     C(kept=False), all on new ones.
 
@@ -179,10 +195,10 @@ class Client(threading.Thread):
     PERIOD = 0.02
 
     def __init__(self, site, seconds=3600, kept=True):
-        super().__init__(daemon=True)
+        super().__init__()
         self.site, self.deadline, self.keeps = site, time.monotonic() + seconds, kept
         self.asked, self.failed, self.excused, self.seen = 0, [], 0, {}
-        self._kept, self._ended, self._excuses = None, threading.Event(), 0
+        self._kept, self._excuses = None, 0
 
     @contextlib.contextmanager
     def excused_while(self, after=2.0):
@@ -224,7 +240,7 @@ class Client(threading.Thread):
 
     def run(self):
         due = time.monotonic()
-        while not self._ended.is_set() and time.monotonic() < self.deadline:
+        while not self.ended.is_set() and time.monotonic() < self.deadline:
             wrong = self._ask(self.keeps and self.asked % 2 == 1)
             self.asked += 1
             if wrong and self._excuses:
@@ -233,14 +249,6 @@ class Client(threading.Thread):
                 self.failed.append(f"{time.strftime('%H:%M:%S')} {wrong}")
             due = max(due + self.PERIOD, time.monotonic() - 1)
             time.sleep(max(0.0, due - time.monotonic()))
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_error):
-        self._ended.set()
-        self.join()
 
 
 class Listener(threading.Thread):
