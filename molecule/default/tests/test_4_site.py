@@ -385,6 +385,13 @@ def test_websockets_that_cannot_be_moved(site, play):
     play("rollback")
     play("restart", f"color={other(live)}")
     play("restart", "color=live")
+    # A socket with drainer: false has no drainer that runs.
+    play("rpc", {"expr": "Supervisor.terminate_child(SampleApp.Endpoint, {:terminator, SampleApp.Channel})"})
+    with contextlib.closing(Listener(site)) as listener:
+        play("promote", f"color={other(live)}", "bluegreen_move_sockets=1").says(f"{live} moved 0 of 0 channels")
+        assert listener.closed is None
+    play("rollback")
+    play("restart", "color=live")
     play("promote", {"color": other(live), "bluegreen_move_sockets": 3601}, rc=2).says("bluegreen_move_sockets")
 
 
