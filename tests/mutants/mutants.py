@@ -4,7 +4,8 @@
 """Takes the collection apart one piece at a time, and looks whether a test notices: `make mutants`.
 
 Of each file of tasks: every task taken out, or its C(when) made false, which is the same; every C(when) made true; every C(changed_when),
-C(failed_when), C(ignore_errors) and C(run_once) taken out; the tests that tests/promises.yml names for the file run against it, on real hosts. Of the pure
+C(failed_when), C(ignore_errors) and C(run_once) taken out. What acts while the gate of the group is shut is noticed without a host, by
+tests/unit/test_tasks.py; against the rest the tests that tests/promises.yml names for the file run, on real hosts. Of the pure
 Python: what mutmut makes of it, against the unit tests. What is noticed is killed; what survives is printed, unless accepted.yml says why it
 is not worth a test. What was tried on hosts stays in tried.jsonl, so that an interrupted run goes on where it was.
 
@@ -28,6 +29,10 @@ import time
 import yaml
 
 TOP = pathlib.Path(__file__).parents[2]
+sys.path.insert(0, str(TOP / "tests/unit"))
+
+import test_tasks
+
 OUT = TOP / "build/mutants"
 TRIED = TOP / "tests/mutants/tried.jsonl"
 COLLECTIONS = OUT / "collections"
@@ -80,7 +85,9 @@ def mutants_of(path):
         return "".join([*lines[:start], *new, *lines[end:]])
 
     def end_of(node):
-        line = node.end_mark.line + (node.end_mark.column > 0)
+        # A block, and text of several lines, ends where the next token begins; anything else on the line that it is on.
+        in_block = node.flow_style is False if isinstance(node, yaml.CollectionNode) else node.style in ("|", ">")
+        line = node.end_mark.line + (not in_block and node.end_mark.column > 0)
         # A mapping ends where the next thing begins, which may be behind a comment.
         while line and (not lines[line - 1].strip() or lines[line - 1].lstrip().startswith("#")):
             line -= 1
@@ -277,7 +284,7 @@ def try_tasks(paths, results, deadline, seed):
                     tests
                     and not accepted(name)
                     and (name, of) not in results.known
-                    and not is_killed(path, name, results)
+                    and not is_killed(path, name, text, results)
                 ):
                     work.append((name, of, path, text, tests))
         random.Random(seed).shuffle(work)
@@ -286,7 +293,9 @@ def try_tasks(paths, results, deadline, seed):
             try_on_hosts(place, work, results, deadline)
 
 
-def is_killed(path, name, results):
+def is_killed(path, name, text, results):
+    if test_tasks.unguarded({path: text}):
+        return True
     places = [state_of(path, tests_of(path, place)) for place in PLACES]
     return any(results.known.get((name, of), {}).get("result") == "killed" for of in places)
 
@@ -419,13 +428,16 @@ def outcomes(path, results):
             if which == of and name != path:
                 yield name, results.known[name, which]["result"]
         return
-    for what, _text in mutants_of(path):
+    for what, text in mutants_of(path):
         name, tried = f"{path}: {what}", []
         for place in PLACES:
             tests = tests_of(path, place)
             if tests:
                 tried.append(results.known.get((name, state_of(path, tests)), {}).get("result", "not tried"))
-        yield name, "killed" if "killed" in tried else "survived" if set(tried) == {"survived"} else "not tried"
+        if is_killed(path, name, text, results):
+            yield name, "killed"
+        else:
+            yield name, "survived" if set(tried) == {"survived"} else "not tried"
 
 
 def main():
