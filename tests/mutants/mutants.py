@@ -4,8 +4,8 @@
 """Takes the collection apart one piece at a time, and looks whether a test notices: `make mutants`.
 
 Of each file of tasks: every task taken out, or its C(when) made false, which is the same; every C(when) made true; every C(changed_when),
-C(failed_when), C(ignore_errors) and C(run_once) taken out. What acts while the gate of the group is shut is noticed without a host, by
-tests/unit/test_tasks.py; against the rest the tests that tests/promises.yml names for the file run, on real hosts. Of the pure
+C(failed_when), C(ignore_errors) and C(run_once) taken out. What acts while the gate of the group is shut, or is not judged, is noticed without a
+host, by tests/unit/test_tasks.py; against the rest the tests that tests/promises.yml names for the file run, on real hosts. Of the pure
 Python: what mutmut makes of it, against the unit tests. What is noticed is killed; what survives is printed, unless accepted.yml says why it
 is not worth a test. What was tried on hosts stays in tried.jsonl, so that an interrupted run goes on where it was.
 
@@ -27,9 +27,11 @@ import sys
 import time
 
 import yaml
+from ansible.plugins.loader import init_plugin_loader
 
 TOP = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(TOP / "tests/unit"))
+init_plugin_loader()
 
 import test_tasks
 
@@ -294,7 +296,7 @@ def try_tasks(paths, results, deadline, seed):
 
 
 def is_killed(path, name, text, results):
-    if test_tasks.unguarded({path: text}):
+    if test_tasks.found({path: text}):
         return True
     places = [state_of(path, tests_of(path, place)) for place in PLACES]
     return any(results.known.get((name, of), {}).get("result") == "killed" for of in places)

@@ -1,7 +1,7 @@
 # Copyright: the beamops.bluegreen contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can be read off the tasks of an operation without a host: that none of them acts while the gate of the group is shut."""
+"""What can be read off the tasks of an operation without a host: none acts while the gate of the group is shut, and each is judged."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import re
 
 import pytest
 import yaml
+from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _gate
 
 TOP = pathlib.Path(__file__).parents[2]
 # Lets a task act: the group is good, or the task undoes what was done when it was not.
@@ -62,13 +63,16 @@ def load(text):
 
 
 class Walk:
-    """Follows the tasks of an operation as Ansible does, and keeps in C(found) which of them act unguarded.
+    """Follows the tasks of an operation as Ansible does. Keeps in C(unguarded) which of them act while the gate may be shut, and in C(unjudged)
+    which have a result that no gate has asked for since.
 
     :param changed: texts by path, instead of those in the tree.
     """
 
     def __init__(self, changed=None):
-        self.changed, self.found = changed or {}, []
+        self.changed, self.unguarded = changed or {}, []
+        # Those that Finish judges need no gate of their own.
+        self._judged_in_the_end, self._results = {step.rstrip("?") for step in _gate.AFTER_SWITCH}, {}
 
     def tasks(self, path):
         return load(self.changed.get(path) or (TOP / path).read_text())
@@ -82,9 +86,21 @@ class Walk:
             guarded = self.task(task, path, guarded)
         return guarded
 
+    @property
+    def unjudged(self):
+        return list(self._results.values())
+
     def task(self, task, path, guarded):
+        if task.get("when") is False:
+            return guarded
         if task.get("register") == "__bluegreen_gate":
             return False
+        for name in (task.get("register", ""), *task.get(f"{BUILTIN}set_fact", ())):
+            step = name.removeprefix("__bluegreen_")
+            if step in _gate.STEPS and step not in self._judged_in_the_end:
+                self._results[step] = f"{path}: {task['name']}"
+        for step in task.get("vars", {}).get("__bluegreen_steps", ()):
+            self._results.pop(step.rstrip("?"), None)
         conditions = task.get("when", [])
         here = guarded or any(
             GUARD.fullmatch(str(one)) for one in (conditions if isinstance(conditions, list) else [conditions])
@@ -97,14 +113,14 @@ class Walk:
         if short in INCLUDES:
             after, files = [], self.included(path, short, task[module])
             if not files and not here:
-                self.found.append(f"{path}: {task['name']}")
+                self.unguarded.append(f"{path}: {task['name']}")
             for included in files:
                 open_after = self.file(included, here)
                 # The conditions of a loop are evaluated before its first round.
                 after.append(self.file(included, False) if "loop" in task and here and not open_after else open_after)
             return guarded and all(after)
         if not here and short not in HARMLESS:
-            self.found.append(f"{path}: {task['name']}")
+            self.unguarded.append(f"{path}: {task['name']}")
         return guarded
 
     def included(self, path, how, what):
@@ -129,50 +145,75 @@ def operations():
                 yield f"playbooks/tasks/{play['vars']['__bluegreen_operation']}.yml"
 
 
-def unguarded(changed=None):
-    """Tasks that act on a host although the gate may be shut."""
-    walk = Walk(changed)
+def found(changed=None):
+    """What is wrong with the operations."""
+    wrong = set()
     for path in operations():
-        # The lock that comes first asks the gate.
+        walk = Walk(changed)
+        walk.file("roles/slot/tasks/lock.yml", True)
         walk.file(path, False)
-    return sorted(set(walk.found))
+        wrong |= {f"{one} (unguarded)" for one in walk.unguarded} | {f"{one} (unjudged)" for one in walk.unjudged}
+    return sorted(wrong)
 
 
-def test_nothing_acts_while_the_gate_is_shut():
-    assert unguarded() == []
+def test_nothing_acts_while_the_gate_is_shut_and_every_step_is_judged():
+    assert found() == []
     assert len(list(operations())) > 5
 
 
 @pytest.mark.parametrize(
-    ("path", "old", "new", "found"),
+    ("path", "old", "new", "wrong"),
     [
         # An include that is not guarded any more, or by the opposite.
-        ("playbooks/tasks/stop.yml", "  when: __bluegreen_gate.ok", "", "roles/slot/tasks/stop.yml: Stop the slot"),
-        ("playbooks/tasks/stop.yml", "when: __b", "when: not __b", "roles/slot/tasks/stop.yml: Stop the slot"),
+        (
+            "playbooks/tasks/stop.yml",
+            "  when: __bluegreen_gate.ok",
+            "",
+            "roles/slot/tasks/stop.yml: Stop the slot (unguarded)",
+        ),
+        (
+            "playbooks/tasks/stop.yml",
+            "when: __b",
+            "when: not __b",
+            "roles/slot/tasks/stop.yml: Stop the slot (unguarded)",
+        ),
         # A task in a loop, after the first round has asked the gate.
         (
             "roles/slot/tasks/restart.yml",
             "    - __bluegreen_gate.ok\n",
             "",
-            "roles/slot/tasks/restart.yml: Restart the slot and wait until it is healthy",
+            "roles/slot/tasks/restart.yml: Restart the slot and wait until it is healthy (unguarded)",
         ),
         # The user's own tasks.
         (
             "playbooks/tasks/deploy.yml",
             "    - bluegreen_hooks.after_install | default([]) | length > 0\n    - __bluegreen_gate.ok",
             "    - true",
-            "roles/slot/tasks/hook.yml: Run the hook",
+            "roles/slot/tasks/hook.yml: Run the hook (unguarded)",
         ),
         # What undoes, where nothing is to be undone.
         (
             "playbooks/tasks/deploy.yml",
             "when: \"'slots' in __bluegreen_gate.undo\"",
             "when: true",
-            "roles/slot/tasks/deploy_undo.yml: Give the slot back its previous content",
+            "roles/slot/tasks/deploy_undo.yml: Give the slot back its previous content (unguarded)",
+        ),
+        # A result that nobody asks for.
+        (
+            "roles/slot/tasks/deploy_slot.yml",
+            "__bluegreen_steps: [deployed]",
+            "__bluegreen_steps: [listed]",
+            "roles/slot/tasks/deploy_slot.yml: Put the release into the slot and wait until it is healthy (unjudged)",
+        ),
+        (
+            "roles/slot/tasks/lock.yml",
+            "  ansible.builtin.import_tasks: gate.yml\n",
+            "  ansible.builtin.import_tasks: gate.yml\n  when: false\n",
+            "roles/slot/tasks/lock_host.yml: Acquire the lock and read the slots (unjudged)",
         ),
     ],
 )
-def test_what_acts_unguarded_is_found(path, old, new, found):
+def test_what_is_wrong_is_found(path, old, new, wrong):
     text = (TOP / path).read_text()
     assert text.count(old) == 1
-    assert unguarded({path: text.replace(old, new)}) == [found]
+    assert found({path: text.replace(old, new)}) == [wrong]
