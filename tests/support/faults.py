@@ -23,7 +23,7 @@ import ansible
 
 from support.fleet import ROOT, inside
 
-EVERY = int(os.environ.get("BLUEGREEN_FAULTS_EVERY", "64"))
+EVERY = int(os.environ.get("BLUEGREEN_FAULTS_EVERY", "128"))
 APP = {
     "app": "sample_app",
     "root": ROOT,

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 
+import pytest
 from support.bluegreen import PLAIN, Client, artifact
 
 ROOT = "/opt/sample_app"
@@ -289,6 +290,7 @@ def test_what_was_stopped_stays_stopped_over_a_reboot(host, play):
     assert host.check_output("systemctl is-enabled sample_app@blue") == "enabled"
 
 
+@pytest.mark.long
 def test_a_hand_edited_site_is_overwritten_with_consent_alone(host, site, play):
     path = "/etc/nginx/conf.d/sample_app.conf"
     good = host.check_output(f"cat {path}")

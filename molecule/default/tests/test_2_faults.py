@@ -75,50 +75,52 @@ def untouched(host, site):
 # --- input that is refused on the controller -------------------------------------------------------------------------
 
 
+REFUSED = [
+    ("promote", {"color": "purple"}, "color must be blue or green (got 'purple')"),
+    ("stop", {}, "-e color="),
+    ("deploy", {"bluegreen_artifact": "/nowhere/app.tar.gz"}, "there is no file /nowhere/app.tar.gz"),
+    ("deploy", {"bluegreen_artifact": artifact("other_app-0.1.0")}, "is a release of other_app, not of sample_app"),
+    (
+        "deploy",
+        {"bluegreen_artifact_checksum": "sha256:" + "0" * 64},
+        "bluegreen_artifact must match bluegreen_artifact_checksum",
+    ),
+    ("deploy", {"bluegreen_domain": "x; return 302 http://evil"}, "bluegreen_domain must be"),
+    (
+        "deploy",
+        {"bluegreen_helth_path": "/x"},
+        "Unknown variable bluegreen_helth_path. Did you mean bluegreen_health_path?",
+    ),
+    ("deploy", {"bluegreen_hosts": "nowhere"}, "The inventory has no hosts in the group nowhere"),
+]
+# The unit tests of what checks them know many more.
+REFUSED_TOO = [
+    ("deploy", {}, "bluegreen_artifact is required"),
+    ("deploy", {"bluegreen_artifact": "http://127.0.0.1:9/x.tar.gz"}, "bluegreen_artifact_checksum"),
+    ("deploy", {"bluegreen_artifact_checksum": "md5:0"}, "must be sha256: and 64 hexadecimal digits"),
+    (
+        "deploy",
+        {"bluegreen_version": "0.9.9"},
+        "bluegreen_version must be the version of the artifact, 0.1.1 (got 0.9.9)",
+    ),
+    ("deploy", {"bluegreen_domain": "~.*"}, "bluegreen_domain must be"),
+    ("deploy", {"bluegreen_domain": "a.test\n"}, "bluegreen_domain must be"),
+    ("deploy", {"bluegreen_app": "Sample"}, "at most 32 characters (got 'Sample')"),
+    ("deploy", {"bluegreen_app": "root"}, "the name of a system account"),
+    ("deploy", {"bluegreen_ports": {"blue": 4000, "green": 4000}}, "because both run side by side (got 4000 twice)"),
+    ("deploy", {"bluegreen_ports": {"blue": "4000; server 10.0.0.1", "green": 5000}}, "bluegreen_ports.blue"),
+    ("deploy", {"bluegreen_ports": {"blue": 80, "green": 5000}}, "a whole number from 1024 to 65535"),
+    ("deploy", {"bluegreen_root": "/opt/../etc"}, "bluegreen_root must be an absolute path"),
+    ("deploy", {"bluegreen_env": {"A": "x\ny"}}, "the value of A has a newline"),
+    ("deploy", {"bluegreen_env": {"PORT": "1"}}, "PORT belongs to the slot. Set bluegreen_ports instead."),
+    ("deploy", {"bluegreen_env_file": "/nowhere/.env"}, "bluegreen_env_file cannot be read"),
+    ("deploy", {"bluegreen_health_path": "health"}, "must be a URL path that starts with /"),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "given", "said"),
-    [
-        ("promote", {"color": "purple"}, "color must be blue or green (got 'purple')"),
-        ("stop", {}, "-e color="),
-        ("deploy", {}, "bluegreen_artifact is required"),
-        ("deploy", {"bluegreen_artifact": "/nowhere/app.tar.gz"}, "there is no file /nowhere/app.tar.gz"),
-        ("deploy", {"bluegreen_artifact": "http://127.0.0.1:9/x.tar.gz"}, "bluegreen_artifact_checksum"),
-        ("deploy", {"bluegreen_artifact": artifact("other_app-0.1.0")}, "is a release of other_app, not of sample_app"),
-        (
-            "deploy",
-            {"bluegreen_artifact_checksum": "sha256:" + "0" * 64},
-            "bluegreen_artifact must match bluegreen_artifact_checksum",
-        ),
-        ("deploy", {"bluegreen_artifact_checksum": "md5:0"}, "must be sha256: and 64 hexadecimal digits"),
-        (
-            "deploy",
-            {"bluegreen_version": "0.9.9"},
-            "bluegreen_version must be the version of the artifact, 0.1.1 (got 0.9.9)",
-        ),
-        ("deploy", {"bluegreen_domain": "x; return 302 http://evil"}, "bluegreen_domain must be"),
-        ("deploy", {"bluegreen_domain": "~.*"}, "bluegreen_domain must be"),
-        ("deploy", {"bluegreen_domain": "a.test\n"}, "bluegreen_domain must be"),
-        ("deploy", {"bluegreen_app": "Sample"}, "at most 32 characters (got 'Sample')"),
-        ("deploy", {"bluegreen_app": "root"}, "the name of a system account"),
-        (
-            "deploy",
-            {"bluegreen_ports": {"blue": 4000, "green": 4000}},
-            "because both run side by side (got 4000 twice)",
-        ),
-        ("deploy", {"bluegreen_ports": {"blue": "4000; server 10.0.0.1", "green": 5000}}, "bluegreen_ports.blue"),
-        ("deploy", {"bluegreen_ports": {"blue": 80, "green": 5000}}, "a whole number from 1024 to 65535"),
-        ("deploy", {"bluegreen_root": "/opt/../etc"}, "bluegreen_root must be an absolute path"),
-        ("deploy", {"bluegreen_env": {"A": "x\ny"}}, "the value of A has a newline"),
-        ("deploy", {"bluegreen_env": {"PORT": "1"}}, "PORT belongs to the slot. Set bluegreen_ports instead."),
-        ("deploy", {"bluegreen_env_file": "/nowhere/.env"}, "bluegreen_env_file cannot be read"),
-        ("deploy", {"bluegreen_health_path": "health"}, "must be a URL path that starts with /"),
-        (
-            "deploy",
-            {"bluegreen_helth_path": "/x"},
-            "Unknown variable bluegreen_helth_path. Did you mean bluegreen_health_path?",
-        ),
-        ("deploy", {"bluegreen_hosts": "nowhere"}, "The inventory has no hosts in the group nowhere"),
-    ],
+    [*REFUSED, *(pytest.param(*one, marks=pytest.mark.long) for one in REFUSED_TOO)],
 )
 def test_bad_input_is_refused_before_a_host_is_touched(play, untouched, name, given, said):
     goal = {"bluegreen_artifact": artifact("sample_app-0.1.1"), **given} if given or name != "deploy" else {}
@@ -156,13 +158,18 @@ def device(name):
 @pytest.mark.parametrize(
     ("members", "said"),
     [
-        ([("/etc/cron.d/x", b"x")], "a member outside of itself"),
         ([("../../x", b"x")], "a member outside of itself"),
-        ([link("lib/x", "/etc/shadow")], "a link that leads outside"),
-        ([link("lib/x", "../../x")], "a link that leads outside"),
-        ([link("lib/x", "../../x", tarfile.LNKTYPE)], "a link that leads outside"),
         ([link("lib/x", "."), ("lib/x/y", b"y")], "a member below a link"),
-        ([device("lib/null")], "a device or another special file"),
+        *(
+            pytest.param(*one, marks=pytest.mark.long)
+            for one in (
+                ([("/etc/cron.d/x", b"x")], "a member outside of itself"),
+                ([link("lib/x", "/etc/shadow")], "a link that leads outside"),
+                ([link("lib/x", "../../x")], "a link that leads outside"),
+                ([link("lib/x", "../../x", tarfile.LNKTYPE)], "a link that leads outside"),
+                ([device("lib/null")], "a device or another special file"),
+            )
+        ),
     ],
 )
 def test_hostile_members_are_refused(play, untouched, tmp_path, members, said):
@@ -200,7 +207,11 @@ def failing(play, timeout, **env):
 @pytest.mark.parametrize(
     ("env", "said"),
     [
-        ({"SAMPLE_UNHEALTHY": "1"}, "was not healthy within 10 s: GET /health on port 5000: 503"),
+        pytest.param(
+            {"SAMPLE_UNHEALTHY": "1"},
+            "was not healthy within 10 s: GET /health on port 5000: 503",
+            marks=pytest.mark.long,
+        ),
         ({"SAMPLE_EXIT_AT_BOOT": "1"}, "cannot reach the database at <DATABASE_URL>"),
         pytest.param(
             {"SAMPLE_FAIL_CONFIG": "1"}, "environment variable DATABASE_URL is missing", marks=pytest.mark.long
@@ -273,6 +284,7 @@ def test_what_others_have_is_not_overwritten(host, play, untouched, name, said):
     assert not host.file(f"/etc/nginx/conf.d/{name}.conf").exists
 
 
+@pytest.mark.long
 def test_the_same_release_with_another_environment_is_promoted(host, site, play):
     release = host.check_output(f"readlink {ROOT}/live/release")
     goal = {
@@ -366,6 +378,7 @@ def test_changing_the_environment_alone_is_a_deploy(host, site, play):
     assert site.version() == "0.1.0"
 
 
+@pytest.mark.long
 def test_rollback_brings_back_release_and_environment_after_the_slot_was_reused(host, site, play):
     play("promote", "color=green")
     play("deploy", f"bluegreen_artifact={artifact('sample_app-0.1.1')}")

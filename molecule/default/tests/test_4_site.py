@@ -74,7 +74,9 @@ def test_a_preview_token_that_nginx_would_read_otherwise(play, token):
     [
         ({"path": "/health", "status": 418}, "smoke: GET /health: 200, expected 418"),
         ({"path": "/", "contains": "no such text"}, "does not contain 'no such text'"),
-        ({"path": "/slow?ms=30000"}, "smoke: GET /slow?ms=30000: no answer in 10 s"),
+        pytest.param(
+            {"path": "/slow?ms=30000"}, "smoke: GET /slow?ms=30000: no answer in 10 s", marks=pytest.mark.long
+        ),
         ({"path": "no path"}, "bluegreen_smoke.path must be a URL path that starts with / (got 'no path')"),
         ({"url": "/"}, "path and optionally status and contains"),
     ],
@@ -238,7 +240,14 @@ def test_hooks_of_your_own(site, play, tmp_path):
     play("rollback")
 
 
-@pytest.mark.parametrize("name", ["before_install", "after_start", "before_promote", "after_promote"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("before_install", "after_start")),
+        "before_promote",
+        "after_promote",
+    ],
+)
 def test_a_hook_that_fails(host, site, play, tmp_path, name):
     bad = tmp_path / "bad.yml"
     bad.write_text("- name: Ask the webhook\n  ansible.builtin.fail:\n    msg: the webhook says no\n")
@@ -255,6 +264,7 @@ def test_a_hook_that_fails(host, site, play, tmp_path, name):
         play("rollback")
 
 
+@pytest.mark.long
 def test_who_wants_to_know_is_told(host, site, play, tmp_path):
     """What has happened, once, and nothing where nothing has; one that does not answer hides neither the end nor the error."""
     live, log = site.color(), tmp_path / "log"
@@ -363,6 +373,7 @@ def test_the_websockets_of_the_old_slot_are_moved(site, play):
         play("rollback")
 
 
+@pytest.mark.long
 def test_websockets_that_cannot_be_moved(site, play):
     """What does not listen is counted; a slot that cannot be asked is said, and what is live stays."""
     live = site.color()

@@ -71,6 +71,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_a_new_folder_passes_ansible_lint(tmp_path):
     folder = Folder(tmp_path)
     folder.init("-e", "app=sample_app", "-e", "domain=sample.test")
@@ -161,7 +162,9 @@ def uploads(host):
 
 
 @pytest.mark.usefixtures("certificate", "uploads")
-@pytest.mark.parametrize("name", guides())
+@pytest.mark.parametrize(
+    "name", [name if name in ("ci", "migrations") else pytest.param(name, marks=pytest.mark.long) for name in guides()]
+)
 def test_what_the_how_tos_tell_works(folder, host, site, name):
     variant(artifact("sample_app-0.1.1"), str(folder.path / "deploy/sample_app-0.1.1.tar.gz"))
     variables = folder.path / "deploy/group_vars/bluegreen/of_this_section.yml"

@@ -120,6 +120,7 @@ def test_a_rollback_goes_to_the_environment_that_was_live_before(host, site, pla
     assert {name for name in kept if name.endswith(".env")} <= wanted
 
 
+@pytest.mark.long
 def test_what_is_deployed_again_with_consent_is_promoted_without_naming_it(site, play):
     play("deploy", {"bluegreen_artifact": NEW, "bluegreen_promote": True, **FORCE})
     play("deploy", {"bluegreen_artifact": OLD, "bluegreen_env": {"AGAIN": "1"}, "bluegreen_promote": True, **FORCE})
@@ -527,6 +528,7 @@ def test_a_host_is_asked_once_what_it_has(host, site, play, tmp_path):
 # --- what a rollback gets past -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_rollback_goes_on_where_a_hook_or_the_app_says_no(site, play, tmp_path):
     """The way back must not depend on what it leaves; what went wrong is said in the end, and is the exit status."""
     bad = tmp_path / "bad.yml"
@@ -559,7 +561,7 @@ def test_a_slot_that_was_told_to_be_idle_is_told_that_it_is_live_again(host, sit
     assert site.color() == live and site.get("/jobs").text == "running\n"
 
 
-@pytest.mark.parametrize("verbose", ["-v", "-vvvv"])
+@pytest.mark.parametrize("verbose", [pytest.param("-v", marks=pytest.mark.long), "-vvvv"])
 def test_a_run_whose_output_nobody_reads_comes_to_its_end(host, site, play, verbose):
     """As with `| head`: it goes on, holds its lock as long as it works, and ends."""
     goal = {"bluegreen_artifact": NEW, "bluegreen_env": {"HEAD": verbose}, **FORCE}
@@ -650,6 +652,7 @@ def test_status_in_doubt(host, site, play, tmp_path):
     assert " deploy ok " not in play("status").says()
 
 
+@pytest.mark.long
 def test_a_lock_that_is_waited_for(host, play):
     """Waited for is a lock; whatever else is wrong will not pass by itself."""
     lock = {"run": "x", "holder": "ann@laptop", "operation": "deploy", "since": "2026-01-01T00:00:00Z"}
@@ -663,6 +666,7 @@ def test_a_lock_that_is_waited_for(host, play):
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.long
 def test_a_rollback_that_fails_gives_the_slot_back(host, site, play):
     """What was live before is put into the slot again, and does not answer where it should."""
     play("deploy", {"bluegreen_artifact": OLD, "bluegreen_promote": True, **FORCE})

@@ -159,7 +159,7 @@ BACKUP = 'pg_dump -d "postgresql${DATABASE_URL#ecto}" -f "$HOME/before.sql" && e
     [
         ("echo no room is left for the backup; exit 3", ("exited with status 3, so nothing was migrated", "no room")),
         ("echo dumping; sleep 300", ("did not finish within 4 s and was killed", "dumping")),
-        ("nowhere-to-be-found", ("exited with status 127", "not found")),
+        pytest.param("nowhere-to-be-found", ("exited with status 127", "not found"), marks=pytest.mark.long),
         ('echo "$DATABASE_URL"; exit 1', ("<DATABASE_URL>",)),
     ],
 )
@@ -206,6 +206,7 @@ def test_a_backup_is_made_only_for_a_migration(host, play):
     assert host.run(f"sudo test -e {ROOT}/state/green/before.sql").rc == 1
 
 
+@pytest.mark.long
 def test_a_release_that_cannot_be_asked_is_deployed_all_the_same(play):
     """It is our question, and not one that the user has asked for."""
     run = play("deploy", {**shop("0.1.1", SAMPLE_NO_REPO="1"), "bluegreen_force": True})
@@ -216,6 +217,7 @@ def test_a_release_that_cannot_be_asked_is_deployed_all_the_same(play):
     play("deploy", {**shop("0.1.1"), "bluegreen_force": True})
 
 
+@pytest.mark.long
 def test_an_app_that_is_not_to_be_asked(play):
     goal = {**shop("0.1.1", SAMPLE_NO_REPO="1"), "bluegreen_migrations_command": "", "bluegreen_force": True}
     assert "migrations" not in play("deploy", goal).says()
@@ -278,11 +280,12 @@ def test_a_migration_that_waits_for_a_lock_of_the_live_slot(host, play, site):
     assert sql(host, "select max(version) from schema_migrations") == SECOND
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("url", "word"),
     [
         (DATABASE.replace(PASSWORD, "wr0ng-pa55word"), "password authentication failed for user"),
-        pytest.param(DATABASE.replace("5432", "5499"), "econnrefused", marks=pytest.mark.long),
+        (DATABASE.replace("5432", "5499"), "econnrefused"),
     ],
 )
 def test_a_database_that_does_not_let_us_in(host, play, site, url, word):
@@ -347,6 +350,7 @@ def test_a_slot_of_a_shop_that_is_taken_off_leaves_its_database(host, play):
     assert "consistent:" in play("status", {**SHOP, "strict": True}).text
 
 
+@pytest.mark.long
 def test_an_expression_of_ones_own_that_tells_what_has_run(host, play, site):
     """It says what has run and not what is pending, so only a rollback is refused."""
     own = {"bluegreen_migrations_command": "Shop.Release.migrations()", "bluegreen_force": True}
@@ -410,6 +414,7 @@ def test_a_migration_that_what_is_live_does_not_survive(host, play, site, may_cr
     assert play("status", SHOP).rc == 0
 
 
+@pytest.mark.long
 def test_a_rehearsal_that_cannot_be(host, play, may_create):
     before = schema(host)
     goal = shop("0.1.1", SAMPLE_MIGRATION="select pg_sleep(300)")
@@ -434,6 +439,7 @@ def test_a_rehearsal_that_cannot_be(host, play, may_create):
     play("deploy", shop("0.1.1"), {"bluegreen_rehearse": True}, rc=2).says("bluegreen_rehearse needs bluegreen_migrate")
 
 
+@pytest.mark.long
 def test_a_copy_of_ones_own(host, play):
     """Another database, which somebody else makes; here one that is there already."""
     host.check_output("cd / && sudo -u postgres psql -q -c 'create database other owner shop'")

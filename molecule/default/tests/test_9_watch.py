@@ -63,6 +63,7 @@ def test_a_release_that_is_worse_goes_back(host, site, play, tmp_path, worse, wo
     assert last["result"] == "failed" and "before" in last["why"] and last["to"]["color"] == live
 
 
+@pytest.mark.long
 def test_what_only_the_node_knows(host, site, play, tmp_path):
     """Children that are restarted again and again, and messages that pile up. What the old slot does too counts for nothing."""
     live, flaky = site.color(), {"SAMPLE_FLAKY_MS": "300"}
@@ -151,6 +152,7 @@ class Visitor(Site):
         self.headers = {**self.headers, "User-Agent": agent}
 
 
+@pytest.mark.long
 def test_a_watch_that_was_ended_leaves_the_promote(host, site, play, tmp_path):
     """Whoever ends the watch, or breaks its lock, has decided; the next run is told."""
     live = site.color()
@@ -165,6 +167,7 @@ def test_a_watch_that_was_ended_leaves_the_promote(host, site, play, tmp_path):
     play("status", "strict=true", "history=3").says("died", "its lock was broken")
 
 
+@pytest.mark.long
 def test_a_watch_without_visitors(site, play, tmp_path):
     live = site.color()
     beside(play, tmp_path)

@@ -203,6 +203,7 @@ def test_waiting_for_a_lock():
     assert run.changed() == 0
 
 
+@pytest.mark.long
 def test_one_host_whose_directory_becomes_read_only_before_the_switch():
     before, slots = serving(), held()
     mount = f"mount --bind {ROOT} {ROOT} && mount -o remount,ro,bind {ROOT}"

@@ -89,6 +89,7 @@ def test_the_live_slots_are_restarted_one_host_after_the_other(colors):
     assert not any(inside(host, f"ls {ROOT}/lock", check=False) for host in HOSTS)
 
 
+@pytest.mark.long
 def test_another_group_of_the_inventory(colors, tmp_path):
     live, idle = colors
     pair = tmp_path / "pair.yml"
@@ -129,13 +130,14 @@ def test_a_host_that_is_slow_switches_at_the_same_instant(colors):
     play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), **FORCE})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "task",
     [
         "Install the release",
-        pytest.param("Put the release into the slot and wait until it is healthy", marks=pytest.mark.long),
-        pytest.param("Request the smoke paths from the slot through nginx", marks=pytest.mark.long),
-        pytest.param("Switch the traffic and prove it", marks=pytest.mark.long),
+        "Put the release into the slot and wait until it is healthy",
+        "Request the smoke paths from the slot through nginx",
+        "Switch the traffic and prove it",
     ],
 )
 def test_a_host_that_is_lost_and_consent_to_go_on_without_it(reachable, task):
@@ -194,6 +196,7 @@ def test_one_that_fails_has_all_of_them_give_back():
     play("status", "strict=true")
 
 
+@pytest.mark.long
 def test_the_history_says_why_a_run_failed():
     env = "{{ {'SAMPLE_UNHEALTHY': '1'} if inventory_hostname == 'bluegreen-fleet2' else {} }}"
     play("deploy", {**REBUILT, "bluegreen_env": env, "bluegreen_health_timeout": 5}, rc=2)
@@ -220,6 +223,7 @@ def test_one_machine_migrates_for_the_group():
     make_one()
 
 
+@pytest.mark.long
 def test_a_canary_goes_to_one_release_only(colors):
     _live, idle = colors
     play("deploy", {**REBUILT, "bluegreen_partial": True}, "--limit", THREE)
@@ -253,6 +257,7 @@ def test_who_gets_which_slot_changes_on_all_hosts_or_on_none(colors, name, words
 # --- one at a time -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_whoever_takes_over_waits_for_the_modules_of_a_dead_run(colors):
     """A module that is still at work on one host, as after a kill of its controller."""
     live, idle = colors

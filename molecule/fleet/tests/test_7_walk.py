@@ -27,7 +27,7 @@ from support.fleet import HOSTS, ROOT, SITES, asking, docker, held, inside, make
 pytestmark = pytest.mark.walk
 
 SEED = int(os.environ.get("BLUEGREEN_WALK_SEED") or 13)
-STEPS = int(os.environ.get("BLUEGREEN_WALK_STEPS") or 6)
+STEPS = int(os.environ.get("BLUEGREEN_WALK_STEPS") or 4)
 ARTIFACTS = [artifact(name) for name in ("sample_app-0.1.0", "sample_app-0.1.1", "sample_app-0.1.1-rebuilt")]
 
 

@@ -18,7 +18,7 @@ from support.bluegreen import Listener, artifact, wait_until
 from support.fleet import HOSTS, SITES, asking, broken, docker, inside, make_one
 
 # `make test-faults` makes it twenty.
-SWITCHES = int(os.environ.get("BLUEGREEN_CLUSTER_SWITCHES", "4"))
+SWITCHES = int(os.environ.get("BLUEGREEN_CLUSTER_SWITCHES", "2"))
 # That a peer is gone is noticed in seconds and not in a minute.
 TICK = {"bluegreen_env": {"SECRET_KEY_BASE": "molecule-secret-key-base", "ERL_FLAGS": "-kernel net_ticktime 4"}}
 

@@ -57,6 +57,7 @@ def processes():
     return {host: inside(host, "systemctl show -P MainPID sample_app@blue sample_app@green") for host in HOSTS}
 
 
+@pytest.mark.long
 def test_without_a_name_there_is_nobody_to_take_from(extended):
     run = play("join", *extended, rc=2)
     assert "no other host of the group is left to take from. Name the hosts that join: -l HOST" in run.says()
@@ -86,7 +87,7 @@ def test_from_then_on_it_belongs_to_the_group(extended):
     assert client.failed == [] and SITE.color() == color and {site.color() for site in SITES.values()} == {color}
 
 
-@pytest.mark.parametrize("switches", [1, 2])
+@pytest.mark.parametrize("switches", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_host_that_was_away_comes_back_without_losing_a_request(extended, switches):
     """With another color live than the group, or with the same one: in the end the colors are those of the group."""
     goals = [{"bluegreen_artifact": artifact(f"sample_app-{version}")} for version in ("0.1.1-rebuilt", "0.1.0")][
@@ -110,6 +111,7 @@ def test_a_host_that_was_away_comes_back_without_losing_a_request(extended, swit
     play("status", *extended, "strict=true").says("consistent: ")
 
 
+@pytest.mark.long
 def test_an_environment_that_changed_meanwhile_is_taken_over(extended):
     """The same releases, and other values."""
     other = {"bluegreen_env": {**ENV["bluegreen_env"], "MORE": "1"}, "bluegreen_artifact": artifact("sample_app-0.1.0")}

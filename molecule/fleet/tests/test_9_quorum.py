@@ -99,6 +99,7 @@ def test_it_comes_back_by_itself_when_the_others_come_to_it():
     assert "in again" in look(BACK) and health(BACK) == 200
 
 
+@pytest.mark.long
 def test_two_halves_stay_as_they_are():
     """A host that sees nobody knows nothing, and neither do those that see no majority of the whole group serve something else."""
     with cut_off(BACK):

@@ -56,6 +56,7 @@ def test_one_host_that_is_worse(prepared):
     assert "rolled-back" in play("status", "strict=true").text
 
 
+@pytest.mark.long
 def test_a_process_that_ends_while_it_is_watched(prepared):
     live, idle = prepared("0 0")
     end = f"sleep 1; until [ $(readlink /opt/sample_app/live) = slots/{idle} ]; do sleep 0.1; done; sleep 2; systemctl kill -s KILL sample_app@{idle}"
@@ -66,6 +67,7 @@ def test_a_process_that_ends_while_it_is_watched(prepared):
     assert colors() == {live}
 
 
+@pytest.mark.long
 def test_a_group_whose_old_slot_has_died_stays(prepared):
     """Nobody is sent to a slot that does not answer any more, and no host goes back without the others."""
     live, idle = prepared("50 0")
@@ -83,6 +85,7 @@ def test_a_group_whose_old_slot_has_died_stays(prepared):
     assert SITES[HOSTS[1]].get("/jobs").text == "running\n"
 
 
+@pytest.mark.long
 def test_steps_that_were_good_and_a_switch_that_is_not(prepared):
     """The visitors get what they got before, and nothing is marked."""
     live, idle = prepared("0 0")
@@ -98,6 +101,7 @@ def test_steps_that_were_good_and_a_switch_that_is_not(prepared):
     assert "is already live" in run.text and run.changed() == 0
 
 
+@pytest.mark.long
 def test_a_host_that_is_lost_while_it_is_watched(prepared):
     """It decides nothing: the others judge. The run says so, and fails."""
     _live, idle = prepared("0 0")

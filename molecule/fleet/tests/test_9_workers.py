@@ -235,6 +235,7 @@ def test_a_worker_comes_back_after_a_reboot(play):
         time.sleep(1)
 
 
+@pytest.mark.long
 def test_a_worker_that_was_replaced_joins(play):
     """It gets what the other worker holds: the environment of a web host would make it listen."""
     inside(

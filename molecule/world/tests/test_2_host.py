@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.bluegreen import Client, artifact, broken, variant, wait_until
 
 
@@ -53,6 +54,7 @@ def test_a_root_below_a_home(host, play, site, other_app, tmp_path):
         play("promote", other_app, "color=green", rc=2).says("cannot be checked")
 
 
+@pytest.mark.long
 def test_an_account_and_a_root_that_are_there_already(host, play, other_app, tmp_path):
     """The app's name is an account's, the app is to run as another one, and its directory is a symlink to another file system."""
     first = artifact("other_app-0.1.0")
@@ -108,6 +110,7 @@ def fake_memory(host, kilobytes):
     return broken(host, made, "sudo umount /proc/meminfo")
 
 
+@pytest.mark.long
 def test_a_small_host(host, play, other_app, tmp_path):
     first = artifact("other_app-0.1.0")
     second = {"bluegreen_artifact": variant(first, str(tmp_path / "second.tar.gz"))}

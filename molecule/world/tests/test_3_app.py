@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import threading
 
+import pytest
 from support.bluegreen import Client, artifact, broken, variant, wait_until
 
 
@@ -80,6 +81,7 @@ print(sorted(db.execute("select slot, count(*) from notes group by slot").fetcha
 """
 
 
+@pytest.mark.long
 def test_both_slots_write_to_one_sqlite_database(host, play, site, other_app, tmp_path):
     """In the WAL mode, at the same time; nothing of it is lost by a promote, a rollback, or a reboot."""
     other_app = {**other_app, "bluegreen_shared": ["db"]}
@@ -116,6 +118,7 @@ def test_both_slots_write_to_one_sqlite_database(host, play, site, other_app, tm
     assert "[('blue', 301), ('green', 301)]" in insert("blue", 0)
 
 
+@pytest.mark.long
 def test_a_shared_directory_that_leads_elsewhere(host, play, other_app):
     other_app = {**other_app, "bluegreen_shared": ["uploads"], "bluegreen_artifact": artifact("other_app-0.1.0")}
     host.check_output(
