@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 from support.bluegreen import artifact
@@ -123,3 +124,11 @@ def test_with_docker(tmp_path, play):
     goal = {"bluegreen_build_with": "docker", "bluegreen_build_dir": str(tmp_path), "bluegreen_version": "0.1.0"}
     play("build", goal)
     assert (tmp_path / "sample_app-0.1.0.tar.gz").stat().st_size == (tmp_path / "built.tar.gz").stat().st_size
+    # Neither the container nor what was copied out of it is left.
+    listed = subprocess.run(
+        ["docker", "ps", "--all", "--quiet", "--filter", "ancestor=sample_app"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listed.stdout == "" and not list(pathlib.Path(tempfile.gettempdir()).glob("bluegreen-build-*"))

@@ -175,8 +175,8 @@ def test_a_watch_without_visitors(site, play, tmp_path):
     assert site.color() == other(live)
 
 
-def test_the_page_shows_the_last_day(play, tmp_path):
-    """Also what the timer has cut off, and who did what; the table on the screen has no more lines for it."""
+def shows_the_last_day(play, tmp_path):
+    """The page does, and who did what; the table on the screen has no more lines for it."""
     run = play("status", "format=html", f"out={tmp_path}/page.html", WATCH)
     text = (tmp_path / "page.html").read_text()
     found = re.search(r"([0-9,]+) requests in 24 h, ([0-9,]+) failed", text)
@@ -187,7 +187,13 @@ def test_the_page_shows_the_last_day(play, tmp_path):
     assert "figures" not in json.loads((tmp_path / "page.json").read_text())["hosts"]["bluegreen-web1"]
 
 
+def test_the_page_shows_the_last_day(play, tmp_path):
+    shows_the_last_day(play, tmp_path)
+
+
 def test_the_figures_stay_small(host, play, tmp_path):
+    # A dry run starts nothing, whether it is there or not.
+    play("setup", WATCH, "--check")
     play("setup", WATCH)
     assert host.check_output("systemctl is-active sample_app-figures.timer") == "active"
     for status, count in ((200, 2000), (500, 20)):
@@ -196,10 +202,11 @@ def test_the_figures_stay_small(host, play, tmp_path):
         )
     host.check_output(f"sudo sh -c 'yes 1.000 green 200 0.001 | head -n 800000 >>{ROOT}/figures.log'")
     host.check_output("sudo systemctl start sample_app-figures")
+    assert host.check_output("systemctl show -P Nice sample_app-figures") == "19"
     # It is cut between two lines.
     assert (4 << 20) - 100 <= host.file(f"{ROOT}/figures.log").size < 5 << 20
     # What was cut off is remembered, and is in the page; those 800,000 are of 1970.
-    test_the_page_shows_the_last_day(play, tmp_path)
+    shows_the_last_day(play, tmp_path)
     assert json.loads(host.check_output(f"sudo tail -n 1 {ROOT}/figures.jsonl"))["requests"] > 0
     # An address, a path or a cookie is in none of its lines.
     told = host.check_output(
