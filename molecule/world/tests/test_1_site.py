@@ -49,6 +49,7 @@ def test_rules_for_visitors(host, play, site, other_app, tmp_path):
     run.says("turn away what is not a visitor (301 to https://other.test/deployment_id at 127.0.0.1:80 for other.test)")
 
 
+@pytest.mark.long
 def test_client_certificates(host, play, secure_url, other_app, tmp_path):
     host.check_output(
         "sudo openssl req -x509 -newkey rsa:2048 -nodes -keyout /etc/ssl/other.key -out /etc/ssl/other.pem -subj /CN=other.test -days 9 2>&1"

@@ -131,6 +131,7 @@ def test_a_shared_directory_that_leads_elsewhere(host, play, other_app):
     play("deploy", other_app)
 
 
+@pytest.mark.long
 def test_an_app_that_listens_elsewhere(play, other_app):
     for listen, says in (
         ("9555", "It listens on 127.0.0.1:9555 and not on port 6400. Does runtime.exs read PORT?"),
@@ -224,6 +225,7 @@ def with_env_sh(path, text):
     return str(path)
 
 
+@pytest.mark.long
 def test_what_env_sh_says_of_the_node(host, play, site, other_app, tmp_path):
     play("deploy", other_app, {"bluegreen_artifact": artifact("other_app-0.1.0")})
     good = (

@@ -78,7 +78,7 @@ def test_a_name_with_a_domain_in_it_and_a_home_that_nobody_can_write_to(host, pl
     assert json.loads(history)["who"].startswith("CORP\\ann@corp.example@")
 
 
-@pytest.mark.parametrize("method", ["sudo", "su"])
+@pytest.mark.parametrize("method", ["sudo", pytest.param("su", marks=pytest.mark.long)])
 def test_becoming_root_with_a_password(host, play, site, other_app, tmp_path, method):
     made = (
         "useradd --create-home asks && cp -r /home/deploy/.ssh /home/asks/ && chown -R asks: /home/asks && "
@@ -91,6 +91,7 @@ def test_becoming_root_with_a_password(host, play, site, other_app, tmp_path, me
     assert site.color() == "blue"
 
 
+@pytest.mark.long
 def test_doas(host, play, site, other_app, tmp_path):
     with broken(host, "echo permit nopass deploy | sudo tee /etc/doas.conf", "sudo rm /etc/doas.conf"):
         goal = {"ansible_become_method": "community.general.doas", "ansible_become_flags": ""}
