@@ -49,7 +49,13 @@ def test_a_release_that_is_fine_stays(host, site, play, tmp_path):
     assert client.failed == [] and site.color() == other(live)
 
 
-@pytest.mark.parametrize(("worse", "words"), [("50 0", " 5xx "), ("0 60", "; p95 ")], ids=["errors", "slower"])
+@pytest.mark.parametrize(
+    ("worse", "words"),
+    [
+        pytest.param("50 0", " 5xx ", id="errors"),
+        pytest.param("0 60", "; p95 ", id="slower", marks=pytest.mark.long),
+    ],
+)
 def test_a_release_that_is_worse_goes_back(host, site, play, tmp_path, worse, words):
     live = site.color()
     run, client = promote(play, site, tmp_path, worse, rc=2)
@@ -91,6 +97,7 @@ def test_what_only_the_node_knows(host, site, play, tmp_path):
     assert site.color() == live
 
 
+@pytest.mark.long
 def test_a_node_that_cannot_be_asked(site, play, tmp_path):
     live = site.color()
     beside(play, tmp_path)

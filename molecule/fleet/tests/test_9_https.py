@@ -94,6 +94,7 @@ def test_a_host_that_joins_gets_it(authority, tls, tmp_path):
         assert play("join", tls, "-i", str(path), "-l", NEW).changed() == 0
 
 
+@pytest.mark.long
 def test_the_hosts_renew_it_by_themselves(authority, tls):
     """One of them asks the authority, the others take over what it got; the name leads to yet another one."""
     authority.start(leads_to=ADDRESSES[HOSTS[2]], seconds=40)
