@@ -101,6 +101,13 @@ def test_with_assets(tmp_path, play):
     assert (source / "deployed").exists()
 
 
+def left_behind():
+    """Containers of the image, and directories of what was copied out of one."""
+    words = ["docker", "ps", "--all", "--quiet", "--filter", "ancestor=sample_app"]
+    found = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    return {*found, *pathlib.Path(tempfile.gettempdir()).glob("bluegreen-build-*")}
+
+
 @pytest.mark.long
 def test_with_the_dockerfile_of_phoenix(tmp_path, play):
     """The release itself is in /app, without a tarball."""
@@ -110,7 +117,9 @@ def test_with_the_dockerfile_of_phoenix(tmp_path, play):
     made = tmp_path / "sample_app-0.1.0.tar.gz"
     play("deploy", f"bluegreen_artifact={made}", "--check")
     (tmp_path / "Dockerfile").write_text(f"FROM {os.environ['BLUEGREEN_TEST_IMAGE']}\nRUN mkdir -p /app/empty\n")
+    before = left_behind()
     run = play("build", {"bluegreen_build_with": "docker", "bluegreen_build_dir": str(tmp_path)}, rc=2)
+    assert left_behind() == before
     run.says("has neither sample_app-*.tar.gz nor a release", "mix phx.gen.release --docker")
 
 
@@ -122,13 +131,7 @@ def test_with_docker(tmp_path, play):
         f"FROM {os.environ['BLUEGREEN_TEST_IMAGE']}\nCOPY built.tar.gz /app/sample_app-0.1.0.tar.gz\n"
     )
     goal = {"bluegreen_build_with": "docker", "bluegreen_build_dir": str(tmp_path), "bluegreen_version": "0.1.0"}
+    before = left_behind()
     play("build", goal)
     assert (tmp_path / "sample_app-0.1.0.tar.gz").stat().st_size == (tmp_path / "built.tar.gz").stat().st_size
-    # Neither the container nor what was copied out of it is left.
-    listed = subprocess.run(
-        ["docker", "ps", "--all", "--quiet", "--filter", "ancestor=sample_app"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert listed.stdout == "" and not list(pathlib.Path(tempfile.gettempdir()).glob("bluegreen-build-*"))
+    assert left_behind() == before

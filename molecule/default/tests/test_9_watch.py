@@ -188,14 +188,15 @@ def shows_the_last_day(play, tmp_path):
     text = (tmp_path / "page.html").read_text()
     found = re.search(r"([0-9,]+) requests in 24 h, ([0-9,]+) failed", text)
     assert int(found[1].replace(",", "")) > 1000 and int(found[2]) > 0
-    assert "p95: " in text and "<svg" in text and "Who did what" in text and "<strong>promote</strong>" in text
+    assert "p95: " in text and "<svg" in text and "Who did what" in text
     assert "  promote  " not in run.text
     play("status", "format=json", f"out={tmp_path}/page.json", WATCH)
     assert "figures" not in json.loads((tmp_path / "page.json").read_text())["hosts"]["bluegreen-web1"]
+    return text
 
 
 def test_the_page_shows_the_last_day(play, tmp_path):
-    shows_the_last_day(play, tmp_path)
+    assert "<strong>promote</strong>" in shows_the_last_day(play, tmp_path)
 
 
 def test_the_figures_stay_small(host, play, tmp_path):
