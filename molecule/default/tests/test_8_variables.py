@@ -41,7 +41,7 @@ def clean(host):
 
 def forget(host, app):
     host.check_output(
-        f"sudo sh -c 'systemctl disable --now {app}@blue {app}@green; rm -rf /opt/{app} /srv/{app} /etc/ansible/facts.d/{app}.fact "
+        f"sudo sh -c 'systemctl disable --now {app}@blue {app}@green {app}-epmd; rm -rf /opt/{app} /srv/{app} /etc/ansible/facts.d/{app}.fact "
         f"/etc/nginx/conf.d/{app}.conf /etc/systemd/system/{app}*; systemctl daemon-reload; systemctl reload nginx; userdel {app}; true' 2>&1"
     )
 
@@ -394,8 +394,9 @@ def test_root_and_facts_elsewhere(host, play, clean):
 
 
 @pytest.mark.long
-def test_one_directory_without_root(host, play, clean):
+def test_one_directory_without_root(host, play):
     """The embedded default: the release's own daemon, an nginx of our own, and nothing outside of one directory."""
+    forget(host, "other_app")
     home = "/home/deploy/own"
     host.check_output(f"rm -rf {home}")
     own = {
