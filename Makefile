@@ -106,7 +106,7 @@ test-faults: ## Kills, cuts and floods, all of them (make test takes a sample); 
 	@$(MAKE) --no-print-directory molecule SCENARIO=fleet
 
 test-long: export PYTEST_ADDOPTS = -m long
-test-long: ready ## One more way to the same promises, and rare faults; make test leaves them out; two hours
+test-long: ready ## What make test leaves out: other ways to the same promises, rare faults, slow features; two hours
 	@for name in default fleet world; do $(MAKE) --no-print-directory molecule READY=1 SCENARIO=$$name || exit 1; done
 
 test-traffic: export BLUEGREEN_TRAFFIC = full

@@ -431,15 +431,12 @@ def outcomes(path, results):
                 yield name, results.known[name, which]["result"]
         return
     for what, text in mutants_of(path):
-        name, tried = f"{path}: {what}", []
-        for place in PLACES:
-            tests = tests_of(path, place)
-            if tests:
-                tried.append(results.known.get((name, state_of(path, tests)), {}).get("result", "not tried"))
+        name, named = f"{path}: {what}", [tests for place in PLACES if (tests := tests_of(path, place))]
         if is_killed(path, name, text, results):
             yield name, "killed"
         else:
-            yield name, "survived" if set(tried) == {"survived"} else "not tried"
+            tried = [(name, state_of(path, tests)) in results.known for tests in named]
+            yield name, "survived" if tried and all(tried) else "not tried"
 
 
 def main():

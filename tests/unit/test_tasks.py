@@ -11,6 +11,7 @@ import re
 
 import pytest
 import yaml
+from ansible.playbook.task import Task
 from ansible_collections.beamops.bluegreen.plugins.plugin_utils import _gate
 
 TOP = pathlib.Path(__file__).parents[2]
@@ -28,33 +29,6 @@ HARMLESS = (
     "beamops.bluegreen.say",
     "beamops.bluegreen.slot_info",
 )
-KEYWORDS = {
-    *(
-        "name",
-        "when",
-        "vars",
-        "register",
-        "run_once",
-        "loop",
-        "loop_control",
-        "delegate_to",
-        "no_log",
-        "timeout",
-        "until",
-        "retries",
-        "delay",
-    ),
-    *(
-        "changed_when",
-        "failed_when",
-        "ignore_errors",
-        "ignore_unreachable",
-        "any_errors_fatal",
-        "become",
-        "check_mode",
-        "module_defaults",
-    ),
-}
 
 
 @functools.cache
@@ -108,7 +82,7 @@ class Walk:
         if "block" in task:
             after = [self.sequence(task[part], path, here) for part in ("block", "rescue", "always") if part in task]
             return guarded and all(after)
-        [module] = set(task) - KEYWORDS
+        [module] = set(task) - set(Task.fattributes)
         short = module.removeprefix(BUILTIN)
         if short in INCLUDES:
             after, files = [], self.included(path, short, task[module])
@@ -132,9 +106,9 @@ class Walk:
         if name.startswith("{{"):
             return []
         pattern = re.sub(r"\{\{.*?\}\}", "*", name) + ".yml"
-        found = sorted(str(one.relative_to(TOP)) for one in (TOP / folder).glob(pattern))
-        assert found, f"{path} includes {folder}/{pattern}, which does not exist"
-        return found
+        files = sorted(str(one.relative_to(TOP)) for one in (TOP / folder).glob(pattern))
+        assert files, f"{path} includes {folder}/{pattern}, which does not exist"
+        return files
 
 
 def operations():

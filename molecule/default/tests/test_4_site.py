@@ -264,7 +264,6 @@ def test_a_hook_that_fails(host, site, play, tmp_path, name):
         play("rollback")
 
 
-@pytest.mark.long
 def test_who_wants_to_know_is_told(host, site, play, tmp_path):
     """What has happened, once, and nothing where nothing has; one that does not answer hides neither the end nor the error."""
     live, log = site.color(), tmp_path / "log"

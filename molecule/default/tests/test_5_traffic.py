@@ -28,7 +28,7 @@ HOST = "bluegreen-web1"
 ROOT = "/opt/sample_app"
 TOP = os.environ["MOLECULE_PROJECT_DIRECTORY"]
 FULL = os.environ.get("BLUEGREEN_TRAFFIC") == "full"
-SWITCHES, REQUESTS, DEPLOYS, FLIPS = (60, 100_000, 20, 30) if FULL else (4, 2_000, 2, 4)
+SWITCHES, REQUESTS, DEPLOYS, FLIPS = (60, 100_000, 20, 30) if FULL else (4, 5_000, 2, 4)
 MIXED = {"fresh": 4, "kept": 2, "thinking": 10, "post": 2, "slow": 4, "stream": 4, "websocket": 6}
 
 

@@ -183,7 +183,7 @@ def test_a_watch_without_visitors(site, play, tmp_path):
 
 
 def shows_the_last_day(play, tmp_path):
-    """The page does, and who did what; the table on the screen has no more lines for it."""
+    """Write the page, require that it shows the last day and who did what, and return it; the table on the screen has no more lines for it."""
     run = play("status", "format=html", f"out={tmp_path}/page.html", WATCH)
     text = (tmp_path / "page.html").read_text()
     found = re.search(r"([0-9,]+) requests in 24 h, ([0-9,]+) failed", text)

@@ -89,7 +89,6 @@ def test_the_live_slots_are_restarted_one_host_after_the_other(colors):
     assert not any(inside(host, f"ls {ROOT}/lock", check=False) for host in HOSTS)
 
 
-@pytest.mark.long
 def test_another_group_of_the_inventory(colors, tmp_path):
     live, idle = colors
     pair = tmp_path / "pair.yml"
@@ -196,7 +195,6 @@ def test_one_that_fails_has_all_of_them_give_back():
     play("status", "strict=true")
 
 
-@pytest.mark.long
 def test_the_history_says_why_a_run_failed():
     env = "{{ {'SAMPLE_UNHEALTHY': '1'} if inventory_hostname == 'bluegreen-fleet2' else {} }}"
     play("deploy", {**REBUILT, "bluegreen_env": env, "bluegreen_health_timeout": 5}, rc=2)
@@ -257,7 +255,6 @@ def test_who_gets_which_slot_changes_on_all_hosts_or_on_none(colors, name, words
 # --- one at a time -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.long
 def test_whoever_takes_over_waits_for_the_modules_of_a_dead_run(colors):
     """A module that is still at work on one host, as after a kill of its controller."""
     live, idle = colors

@@ -67,7 +67,6 @@ def test_a_process_that_ends_while_it_is_watched(prepared):
     assert colors() == {live}
 
 
-@pytest.mark.long
 def test_a_group_whose_old_slot_has_died_stays(prepared):
     """Nobody is sent to a slot that does not answer any more, and no host goes back without the others."""
     live, idle = prepared("50 0")
