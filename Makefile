@@ -10,7 +10,7 @@ MOLECULE = env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/$(1)/molecule.yml' B
   BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/molecule $(or $(DO),test) -s $(1)
 REPOSITORY := https://github.com/beamops/bluegreen
 
-.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-long test-traffic test-walk test-vagrant bench bench-scale bench-watch mutants lint sanity units galaxy docs reference release ready molecule matrix collection clean
+.PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-long test-traffic test-walk test-vagrant bench bench-scale bench-watch mutants lint sanity units galaxy docs reference release image ready molecule matrix collection clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -20,7 +20,8 @@ $(VENV)/.done: requirements-dev.txt
 	@scripts/need python-venv
 	@echo "Making $(VENV) (once)"
 	@python3 -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt 2>&1 | grep -v '^WARNING' || true
+	@# Python compiles what is imported, which is a small part of all that comes along.
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements-dev.txt 2>&1 | grep -v '^WARNING' || true
 	@$(BIN)/ansible --version >/dev/null
 	@mkdir -p $(VENV)/collections/ansible_collections/beamops
 	@ln -sfn "$(CURDIR)" $(VENV)/collections/ansible_collections/beamops/bluegreen
@@ -83,10 +84,12 @@ collection: venv ## Build the tarball, and install it below build/installed
 release: venv ## Make the changelog, the tarball and its SHA-256 in build/release, and check them
 	@$(RUN) scripts/release
 
-ready: venv artifacts collection ## What molecule needs: artifacts, the installed collection, a Docker engine, the image
+image: ## A Docker engine, and the image of the test hosts
 	@scripts/need docker dockerd mmdebstrap ssh
 	@scripts/dockerd
 	@tests/image/build build/image
+
+ready: venv artifacts collection image ## What molecule needs: artifacts, the installed collection, a Docker engine, the image
 
 molecule: $(if $(READY),,ready) ## The cycle on real containers; SCENARIO=default for one
 	@image=$$(tests/image/build build/image) && cd "$(CURDIR)" && \
@@ -107,7 +110,7 @@ test-faults: ## Kills, cuts and floods, all of them (make test takes a sample); 
 
 test-long: export PYTEST_ADDOPTS = -m long
 test-long: ready ## What make test leaves out: other ways to the same promises, rare faults, slow features; two hours
-	@for name in default fleet world; do $(MAKE) --no-print-directory molecule READY=1 SCENARIO=$$name || exit 1; done
+	@for name in default fleet database world; do $(MAKE) --no-print-directory molecule READY=1 SCENARIO=$$name || exit 1; done
 
 test-traffic: export BLUEGREEN_TRAFFIC = full
 test-traffic: export PYTEST_ADDOPTS = -s -m traffic

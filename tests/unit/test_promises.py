@@ -18,6 +18,7 @@ LEDGER = yaml.safe_load((TOP / "tests/promises.yml").read_text())
 PLACES = {
     "default": "molecule/default/tests",
     "fleet": "molecule/fleet/tests",
+    "database": "molecule/database/tests",
     "world": "molecule/world/tests",
     "unit": "tests/unit",
 }

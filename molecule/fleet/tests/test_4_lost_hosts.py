@@ -47,7 +47,7 @@ HARM = {
 }
 # Of the other harms, the sample has some in test_1_group.
 ALL = [(harm, place) for harm in HARM for place in PLACES]
-SOME = [("power", PLACES[2])]
+SOME = [pytest.param("power", PLACES[2], marks=pytest.mark.long)]
 
 
 def shell(command):

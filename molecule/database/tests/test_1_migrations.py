@@ -63,7 +63,7 @@ def database(host):
 
 @pytest.fixture
 def site():
-    return Site(18180, "shop.test")
+    return Site(18480, "shop.test")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_release_that_misses_what_runtime_exs_wants(host, play):
 
 def test_the_first_deploy_migrates(host, play, site):
     run = play("deploy", shop("0.1.0"), MIGRATE)
-    assert f"bluegreen-web1: 1 migration ran: {FIRST}" in run.says() and f"1 migration ran: {FIRST}" in run.lines()
+    assert f"bluegreen-database1: 1 migration ran: {FIRST}" in run.says() and f"1 migration ran: {FIRST}" in run.lines()
     assert sql(host, "select version from schema_migrations") == FIRST
     assert site.get("/items").text == "1 tea\n" and site.color() == "blue"
 
@@ -100,10 +100,12 @@ def test_check_mode_says_that_it_would_migrate(host, play):
     assert schema(host) == before
 
 
-def test_without_migrations_the_health_is_green_and_the_pages_are_not(host, play, site):
+def test_without_migrations_the_health_is_green_and_the_pages_are_not(host, play, site, tmp_path):
     """Why the database is looked at by itself: the health of the new release knows nothing of its schema."""
-    run = play("deploy", shop("0.1.1"))
-    assert f"bluegreen-web1: 1 migration pending: {SECOND}_add_price" in run.says()
+    hook = tmp_path / "hook.yml"
+    hook.write_text("- name: A hook where a deploy would migrate\n  ansible.builtin.meta: noop\n")
+    run = play("deploy", {**shop("0.1.1"), "bluegreen_hooks": {"before_start": [str(hook)]}})
+    assert f"bluegreen-database1: 1 migration pending: {SECOND}_add_price" in run.says()
     assert host.check_output("curl -s -o /dev/null -w '%{http_code}' localhost:7300/health") == "200"
     assert host.check_output("curl -s localhost:7300/items") == 'PostgreSQL says: column "price" does not exist'
     assert site.get("/items").text == "1 tea\n"
@@ -127,7 +129,7 @@ def test_no_visitor_gets_a_release_whose_migrations_are_pending(play, site, tmp_
     status = play("status", {**SHOP, "format": "json", "out": str(out)})
     assert "idle 1 pending healthy" in status.says()
     assert f"to run what is pending ({SECOND}_add_price): migrate.yml -e color=green" in status.says()
-    slots = json.loads(out.read_text())["hosts"]["bluegreen-web1"]["slots"]
+    slots = json.loads(out.read_text())["hosts"]["bluegreen-database1"]["slots"]
     assert slots["green"]["pending_migrations"] == [f"{SECOND}_add_price"] and not slots["blue"]["pending_migrations"]
     force = {**SHOP, "bluegreen_force": True}
     play("canary", {**force, "percent": 10})
@@ -393,7 +395,7 @@ def test_a_rehearsal_that_goes_well_leaves_nothing(host, play, site, may_create)
         run = play("deploy", shop("0.1.1", SAMPLE_MIGRATION=harmless), REHEARSE)
     said = run.says()
     assert re.search(
-        r"bluegreen-web1: rehearsed in [0-9.]+ s: 0\.1\.\S+ and 0\.1\.1-\S+ work with a migrated copy", said
+        r"bluegreen-database1: rehearsed in [0-9.]+ s: 0\.1\.\S+ and 0\.1\.1-\S+ work with a migrated copy", said
     ), said[-3000:]
     assert "1 migration ran: 20260301000000" in said and client.failed == [] and site.pid() == live
     nothing_is_left(host)
