@@ -15,6 +15,7 @@ on the hosts of that scenario.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -53,7 +54,9 @@ PYTHON = {
     "plugins/plugin_utils/_plans.py": ["test_plans", "test_cluster"],
     "plugins/plugin_utils/_messages.py": ["test_messages", "test_status_report"],
 }
-PLACES = ("default", "fleet", "world")
+PLACES = ("default", "fleet", "database", "world")
+INCLUDES = {f"ansible.builtin.{how}_{what}" for how in ("include", "import") for what in ("tasks", "role")}
+WITHOUT = ("taken out", "when false")
 TAKEN_OUT = ("changed_when", "failed_when", "ignore_errors", "run_once")
 # Longer than any of the tests that the ledger names takes.
 TEST_SECONDS = 400
@@ -110,6 +113,29 @@ def mutants_of(path):
             elif word in TAKEN_OUT and not (word == "run_once" and "beamops.bluegreen.group" in keys):
                 # That the group decides once, a unit test sees: test_collection.py.
                 yield f"{name}: without {word}", replaced(start, end, [])
+
+
+@functools.cache
+def included():
+    """{(file, name of a task): the file of tasks that it includes}, of all tasks whose include has no expression in it."""
+    found = {}
+    for path in files(["roles", "playbooks"]):
+        for _item, keys in tasks_in(yaml.compose((TOP / path).read_text())):
+            for word in INCLUDES & set(keys):
+                words = yaml.safe_load(yaml.serialize(keys[word][1]))
+                place = pathlib.Path(path).parent / words if isinstance(words, str) else pathlib.Path("roles")
+                if not isinstance(words, str):
+                    place /= f"{words['name'].rpartition('.')[2]}/tasks/{words.get('tasks_from', 'main')}.yml"
+                if (TOP / place).exists():
+                    found[path, keys["name"][1].value] = str(place)
+    return found
+
+
+def only_way_to(path, name):
+    """The file of tasks in which nothing is done with this mutant, because no other task includes it. Otherwise V(None)."""
+    task, _, what = name.removeprefix(f"{path}: ").rpartition(": ")
+    place = included().get((path, task)) if what in WITHOUT else None
+    return place if list(included().values()).count(place) == 1 else None
 
 
 # --- hosts, as the scenarios of molecule have them ---------------------------------------------------------------------------
@@ -290,37 +316,44 @@ def try_tasks(paths, results, deadline, seed):
                 ):
                     work.append((name, of, path, text, tests))
         random.Random(seed).shuffle(work)
+        # What an include does is tried first: it may tell of the include.
+        work.sort(key=lambda one: only_way_to(one[2], one[0]) is not None)
         print(f"{place}: {len(work)} mutants of tasks to try", flush=True)
         if work:
             try_on_hosts(place, work, results, deadline)
 
 
 def is_killed(path, name, text, results):
-    if test_tasks.found({path: text}):
-        return True
+    return is_killed_on_hosts(path, name, results) or bool(test_tasks.found({path: text}))
+
+
+def is_killed_on_hosts(path, name, results):
     places = [state_of(path, tests_of(path, place)) for place in PLACES]
-    return any(results.known.get((name, of), {}).get("result") == "killed" for of in places)
+    if any(results.known.get((name, of), {}).get("result") == "killed" for of in places):
+        return True
+    # A test that misses one task of a file misses all of them; but a gate is missed only where there is something to judge.
+    inner = only_way_to(path, name)
+    return inner is not None and any(
+        what.endswith(WITHOUT)
+        and not included().get((inner, what.rpartition(": ")[0]), "").endswith("/gate.yml")
+        and is_killed_on_hosts(inner, f"{inner}: {what}", results)
+        for what, _text in mutants_of(inner)
+    )
 
 
 def try_on_hosts(place, work, results, deadline):
     copy_collection()
-    scenario, clean, passes = Scenario(place), True, {}
+    scenario, clean, proven, broken = Scenario(place), True, set(), set()
     scenario.prepare()
     try:
         for number, (name, of, path, text, tests) in enumerate(work, 1):
             if time.monotonic() > deadline:
                 print(f"the time is over; {len(work) - number + 1} are left", flush=True)
                 return
+            if broken & set(tests) or is_killed(path, name, text, results):
+                continue
             if not clean:
                 scenario.create(saved=True)
-            if path not in passes:
-                # A test that fails by itself would kill everything.
-                passes[path], said = scenario.test(tests)
-                scenario.create(saved=True)
-                if not passes[path]:
-                    print(f"{path}: {last_failed(said)} fails without a mutant\n{said[-1500:]}", flush=True)
-            if not passes[path]:
-                continue
             began = time.monotonic()
             (COPY / path).write_text(text)
             passed, said = scenario.test(tests)
@@ -328,9 +361,24 @@ def try_on_hosts(place, work, results, deadline):
             # What a mutant has left on the hosts must not be held against the next.
             clean = passed
             result = "survived" if passed else "killed"
-            results.add(name, of, result, seconds=round(time.monotonic() - began), by=last_failed(said))
+            took = time.monotonic() - began
+            which = [
+                number for number, test in enumerate(tests) if last_failed(said).startswith(test.partition("/")[2])
+            ]
+            until = len(tests) if passed or not which else which[-1]
+            proven |= set(tests[:until])
+            if not passed and not set(tests[until : until + 1]) & proven:
+                # A test that fails by itself would kill everything: once it must have passed, behind those before it.
+                scenario.create(saved=True)
+                clean, without = scenario.test(tests[: until + 1])
+                if not clean:
+                    broken |= set(tests[until : until + 1])
+                    print(f"{path}: {last_failed(without)} fails without a mutant\n{without[-1500:]}", flush=True)
+                    continue
+                proven |= set(tests[until : until + 1])
+            results.add(name, of, result, seconds=round(took), by=last_failed(said))
             print(
-                f"{number}/{len(work)} {time.monotonic() - began:5.0f} s  {result}  {name}  {last_failed(said)}",
+                f"{number}/{len(work)} {took:5.0f} s  {result}  {name}  {last_failed(said)}",
                 flush=True,
             )
     finally:
