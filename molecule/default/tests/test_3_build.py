@@ -121,6 +121,11 @@ def test_with_the_dockerfile_of_phoenix(tmp_path, play):
     run = play("build", {"bluegreen_build_with": "docker", "bluegreen_build_dir": str(tmp_path)}, rc=2)
     assert left_behind() == before
     run.says("has neither sample_app-*.tar.gz nor a release", "mix phx.gen.release --docker")
+    # An image that no container can be made of.
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nADD built.tar.gz /app/\n")
+    run = play("build", {"bluegreen_build_with": "docker", "bluegreen_build_dir": str(tmp_path)}, rc=2)
+    assert left_behind() == before
+    assert "no command specified" in run.text.lower()
 
 
 def test_with_docker(tmp_path, play):
@@ -132,6 +137,12 @@ def test_with_docker(tmp_path, play):
     )
     goal = {"bluegreen_build_with": "docker", "bluegreen_build_dir": str(tmp_path), "bluegreen_version": "0.1.0"}
     before = left_behind()
-    play("build", goal)
-    assert (tmp_path / "sample_app-0.1.0.tar.gz").stat().st_size == (tmp_path / "built.tar.gz").stat().st_size
+    # Once, however many hosts the group has.
+    pair = tmp_path / "pair.yml"
+    pair.write_text("bluegreen:\n  hosts:\n    beside:\n")
+    run = play("build", {**goal, "bluegreen_commit": "v1.2.3"}, "-i", str(pair))
+    assert run.text.count("next: deploy.yml") == 1
+    made = tmp_path / "sample_app-0.1.0.tar.gz"
+    assert made.stat().st_size == (tmp_path / "built.tar.gz").stat().st_size
+    assert pathlib.Path(f"{made}.commit").read_text().split()[1] == "v1.2.3"
     assert left_behind() == before

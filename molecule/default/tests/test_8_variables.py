@@ -41,8 +41,8 @@ def clean(host):
 
 def forget(host, app):
     host.check_output(
-        f"sudo sh -c 'systemctl disable --now {app}@blue {app}@green {app}-epmd; rm -rf /opt/{app} /srv/{app} /etc/ansible/facts.d/{app}.fact "
-        f"/etc/nginx/conf.d/{app}.conf /etc/systemd/system/{app}*; systemctl daemon-reload; systemctl reload nginx; userdel {app}; true' 2>&1"
+        f'sudo sh -c \'systemctl stop "{app}*"; rm -rf /opt/{app} /srv/{app} /etc/ansible/facts.d/{app}.fact /etc/nginx/conf.d/{app}.conf '
+        f"/etc/systemd/system/{app}* /etc/systemd/system/*.wants/{app}*; systemctl daemon-reload; systemctl reload nginx; userdel {app}; true' 2>&1"
     )
 
 
@@ -787,17 +787,27 @@ def test_everything_that_set_up_does(host, play, clean):
 def test_a_role_by_itself(host, clean, tmp_path):
     """The roles in a playbook of somebody's own, without the playbooks of the collection around them."""
     forget(host, "other_app")
-    goal = app(8)
     path = tmp_path / "own.yml"
-    roles = "".join(f"    - role: beamops.bluegreen.{name}\n" for name in ("slot", "nginx", "release"))
-    path.write_text(f"- name: Own\n  hosts: bluegreen\n  become: true\n  gather_facts: false\n  roles:\n{roles}")
-    words, how = ["ansible-playbook", "-i", INVENTORY, str(path)], {"env": {**os.environ, **PLAIN}}
-    done = subprocess.run([*words, "-e", json.dumps(goal)], capture_output=True, text=True, check=False, **how)
-    assert done.returncode == 0, done.stdout[-3000:]
+
+    def own(roles, variables, rc):
+        named = "".join(f"    - role: beamops.bluegreen.{name}\n" for name in roles)
+        path.write_text(f"- name: Own\n  hosts: bluegreen\n  become: true\n  gather_facts: false\n  roles:\n{named}")
+        words = ["ansible-playbook", "-i", INVENTORY, str(path), "-e", json.dumps(variables)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **PLAIN})
+        said = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode == rc, said[-3000:]
+        return said
+
+    goal = app(8)
+    for name in ("slot", "nginx", "release"):
+        assert "bluegreen_domain" in own([name], {**goal, "bluegreen_domain": "no domain"}, 2)
+    assert not host.file("/opt/other_app").exists
+    own(["slot"], goal, 0)
+    assert host.file("/opt/other_app/slots").is_directory
+    forget(host, "other_app")
+    own(["nginx", "release"], goal, 0)
     assert host.file("/opt/other_app/live").exists and host.file("/etc/nginx/conf.d/other_app.conf").exists
     assert host.check_output("ls /opt/other_app/releases").startswith("0.1.0-")
     bad = {**goal, "bluegreen_artifact": artifact("sample_app-0.1.1")}
-    done = subprocess.run([*words, "-e", json.dumps(bad)], capture_output=True, text=True, check=False, **how)
-    said = " ".join((done.stdout + done.stderr).split())
-    assert done.returncode == 2 and "is a release of sample_app, not of other_app" in said, said[-3000:]
+    assert "is a release of sample_app, not of other_app" in own(["release"], bad, 2)
     forget(host, "other_app")

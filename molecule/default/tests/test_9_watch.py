@@ -134,7 +134,7 @@ def test_a_promote_goes_up_by_steps(host, site, play, tmp_path):
     beside(play, tmp_path, "200 0")
     watch = {"bluegreen_watch": {"seconds": 10, "least": 10}}
     with visitors(site):
-        play("promote", "steps=50,80", watch, rc=2).says("watching: ", " meanwhile ")
+        play("promote", "steps=50,80", watch, rc=2).says("watching: ", " meanwhile ", "; memory ")
     assert canary(host, other(live)) == 0 and site.color() == live
     beside(play, tmp_path)
     with visitors(site) as clients:

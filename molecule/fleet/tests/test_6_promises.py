@@ -106,7 +106,7 @@ def test_one_that_is_not_healthy_keeps_all_from_switching(colors):
     live, idle = colors
     inside(THREE, f"systemctl kill -s STOP sample_app@{idle}")
     with asking() as clients:
-        run = play("promote", f"color={idle}", rc=2)
+        run = play("promote", f"color={idle}", "bluegreen_health_timeout=5", rc=2)
     inside(THREE, f"systemctl kill -s CONT sample_app@{idle}")
     run.says(f"{THREE}: {idle} (", "is not healthy")
     assert all(set(client.seen) == {live} for client in clients.values())

@@ -94,9 +94,9 @@ def connected(play):
 
 
 def wait_for_cluster(*hosts):
-    color = SITES[HOSTS[0]].color()
+    live = {host: f"sample_app_{SITES[host].color()}@{address(host)}" for host in HOSTS}
     for host in hosts or HOSTS:
-        wait_until(lambda host=host: seen(host) >= nodes(color, host), 30)
+        wait_until(lambda host=host: seen(host) >= set(live.values()) - {live[host]}, 30)
 
 
 def pids(*but):

@@ -18,6 +18,8 @@ from support.bluegreen import Client, artifact, variant
 from support.fleet import HOSTS, SITES, asking, cut_off, inside, make_one, play, start, start_of
 
 WATCH = {"bluegreen_watch": {"seconds": 15}}
+JOBS = {"bluegreen_on_live": "SampleApp.Jobs.run()", "bluegreen_on_idle": "SampleApp.Jobs.pause()"}
+PORTS = {"blue": 4000, "green": 5000}
 
 
 @pytest.fixture
@@ -41,17 +43,19 @@ def colors():
 
 def test_one_host_that_is_worse(prepared):
     """The others are fine, and go back with it, at one moment."""
-    live, _idle = prepared(f"{{{{ '50 0' if inventory_hostname == '{HOSTS[1]}' else '0 0' }}}}")
+    live, idle = prepared(f"{{{{ '50 0' if inventory_hostname == '{HOSTS[1]}' else '0 0' }}}}")
     # The one that fails some itself is asked by a client of its own.
     with asking(HOSTS[1]), Client(SITES[HOSTS[1]]) as client:
         time.sleep(8)
-        run = play("promote", WATCH, rc=2)
+        run = play("promote", WATCH, JOBS, rc=2)
     run.says(
         f"{HOSTS[1]}: watching: ",
         "promote went back by itself, because it is worse on 1 host",
         "The whole group went back",
     )
     assert colors() == {live}
+    for color, doing in ((live, "running"), (idle, "paused")):
+        assert {inside(host, f"curl -s localhost:{PORTS[color]}/jobs") for host in HOSTS} == {doing}
     assert {one.partition(" ")[2] for one in client.failed} <= {"status 500"}
     assert "rolled-back" in play("status", "strict=true").text
 
@@ -72,10 +76,9 @@ def test_a_group_whose_old_slot_has_died_stays(prepared):
     live, idle = prepared("50 0")
     stop = f"until [ $(readlink /opt/sample_app/live) = slots/{idle} ]; do sleep 0.1; done; sleep 1; systemctl stop sample_app@{live}"
     inside(HOSTS[0], f"systemd-run --quiet sh -c '{stop}'")
-    jobs = {"bluegreen_on_live": "SampleApp.Jobs.run()", "bluegreen_on_idle": "SampleApp.Jobs.pause()"}
     with Client(SITES[HOSTS[1]]):
         time.sleep(8)
-        run = play("promote", WATCH, jobs, rc=2)
+        run = play("promote", WATCH, JOBS, rc=2)
     run.says(
         "watching: ", f"{HOSTS[0]} stays: {live} (", "is not healthy: not running", "rollback.yml takes the group back"
     )

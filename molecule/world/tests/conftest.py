@@ -32,8 +32,8 @@ def other_app(host):
         "bluegreen_ports": {"blue": 6400, "green": 7400},
     }
     host.check_output(
-        "sudo sh -c 'systemctl disable --now other_app@blue other_app@green; rm -rf /opt/other_app /etc/ansible/facts.d/other_app.fact "
-        "/etc/nginx/conf.d/other_app.conf /etc/systemd/system/other_app*; systemctl daemon-reload; systemctl reload nginx; "
+        'sudo sh -c \'systemctl stop "other_app*"; rm -rf /opt/other_app /etc/ansible/facts.d/other_app.fact '
+        "/etc/nginx/conf.d/other_app.conf /etc/systemd/system/other_app* /etc/systemd/system/*.wants/other_app*; systemctl daemon-reload; systemctl reload nginx; "
         "userdel other_app; true' 2>&1"
     )
 

@@ -54,6 +54,7 @@ def test_the_first_deploy_ends_with_https(host, play, site, secure, app, authori
     assert not host.exists("certbot")
     app["bluegreen_aliases"] = ["www.other.test"]
     app["bluegreen_tls"]["hsts"] = "30d"
+    play("deploy", app, {"bluegreen_artifact": FIRST}, "--check")
     play("deploy", app, {"bluegreen_artifact": FIRST})
     assert secure.get("/").json()["color"] == "blue" and is_from(host, secure, authority)
     assert secure.get("/").headers["Strict-Transport-Security"] == "max-age=2592000"
@@ -116,6 +117,7 @@ def test_renewals(host, play, site, secure, app, authority):
     authority.start()
 
 
+@pytest.mark.long
 def test_a_reboot(host, play, secure, app, authority):
     """The site has its certificate again, and the timer goes on."""
     authority.start(seconds=60)
@@ -235,9 +237,11 @@ def test_a_renewed_certificate_of_ones_own(host, play, secure, app):
             f"/etc/ssl/other.key; sudo mv /etc/ssl/new.pem /etc/ssl/other.pem; sudo chmod {mode} /etc/ssl/other.key"
         )
 
+    host.check_output("sudo apt-get purge -y -qq certbot >/dev/null 2>&1")
     make("other.test", 60)
     app["bluegreen_tls"] = {"certificate": "/etc/ssl/other.pem", "key": "/etc/ssl/other.key"}
     play("deploy", app, {"bluegreen_artifact": FIRST})
+    assert not host.exists("certbot")
     before = secure.certificate()
     make("else.test", 10, 644)
     wait_until(lambda: secure.certificate() != before)
