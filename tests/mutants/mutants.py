@@ -5,7 +5,8 @@
 
 Of each file of tasks: every task taken out, or its C(when) made false, which is the same; every C(when) made true; every C(changed_when),
 C(failed_when), C(ignore_errors) and C(run_once) taken out. What acts while the gate of the group is shut, or is not judged, is noticed without a
-host, by tests/unit/test_tasks.py; against the rest the tests that tests/promises.yml names for the file run, on real hosts. Of the pure
+host, by tests/unit/test_tasks.py; against the rest the tests that tests/promises.yml names for the file run, on real hosts. Whoever notices a
+task in a file notices as well that nothing includes the file. Of the pure
 Python: what mutmut makes of it, against the unit tests. What is noticed is killed; what survives is printed, unless accepted.yml says why it
 is not worth a test. What was tried on hosts stays in tried.jsonl, so that an interrupted run goes on where it was.
 
