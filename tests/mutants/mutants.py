@@ -5,10 +5,10 @@
 
 Of each file of tasks: every task taken out, or its C(when) made false, which is the same; every C(when) made true; every C(changed_when),
 C(failed_when), C(ignore_errors) and C(run_once) taken out. What acts while the gate of the group is shut, or is not judged, is noticed without a
-host, by tests/unit/test_tasks.py; against the rest the tests that tests/promises.yml names for the file run, on real hosts. Whoever notices a
-task in a file notices as well that nothing includes the file. Of the pure
-Python: what mutmut makes of it, against the unit tests. What is noticed is killed; what survives is printed, unless accepted.yml says why it
-is not worth a test. What was tried on hosts stays in tried.jsonl, so that an interrupted run goes on where it was.
+host, by tests/unit/test_tasks.py; against the rest the tests that tests/promises.yml names for the file run, on real hosts. A test that
+notices when a task of a file is missing counts for the include of the file too, if nothing else includes it. Of the pure Python: what mutmut makes
+of it, against the unit tests. What is noticed is killed; what survives is printed, unless accepted.yml says why it is not worth a test. What was
+tried on hosts stays in tried.jsonl, so that an interrupted run goes on where it was.
 
 MUTANTS=roles/slot,plugins/module_utils/_slots.py tries a part; SEED=1 in another order; HOURS=2 for so long; PLACE=fleet only
 on the hosts of that scenario.
@@ -124,9 +124,11 @@ def included():
         for _item, keys in tasks_in(yaml.compose((TOP / path).read_text())):
             for word in INCLUDES & set(keys):
                 words = yaml.safe_load(yaml.serialize(keys[word][1]))
-                place = pathlib.Path(path).parent / words if isinstance(words, str) else pathlib.Path("roles")
-                if not isinstance(words, str):
-                    place /= f"{words['name'].rpartition('.')[2]}/tasks/{words.get('tasks_from', 'main')}.yml"
+                if word.endswith("_tasks"):
+                    place = pathlib.Path(path).parent / words
+                else:
+                    role = words["name"].rpartition(".")[2]
+                    place = pathlib.Path("roles", role, "tasks", f"{words.get('tasks_from', 'main')}.yml")
                 if (TOP / place).exists():
                     found[path, keys["name"][1].value] = str(place)
     return found
@@ -134,7 +136,7 @@ def included():
 
 def only_way_to(path, name):
     """The file of tasks in which nothing is done with this mutant, because no other task includes it. Otherwise V(None)."""
-    task, _, what = name.removeprefix(f"{path}: ").rpartition(": ")
+    task, _colon, what = name.removeprefix(f"{path}: ").rpartition(": ")
     place = included().get((path, task)) if what in WITHOUT else None
     return place if list(included().values()).count(place) == 1 else None
 
@@ -363,20 +365,18 @@ def try_on_hosts(place, work, results, deadline):
             clean = passed
             result = "survived" if passed else "killed"
             took = time.monotonic() - began
-            which = [
-                number for number, test in enumerate(tests) if last_failed(said).startswith(test.partition("/")[2])
-            ]
-            until = len(tests) if passed or not which else which[-1]
-            proven |= set(tests[:until])
-            if not passed and not set(tests[until : until + 1]) & proven:
+            good = len(tests) if passed else position(last_failed(said), tests)
+            failed = set(tests[good : good + 1])
+            proven |= set(tests[:good])
+            if not passed and not failed & proven:
                 # A test that fails by itself would kill everything: once it must have passed, behind those before it.
                 scenario.create(saved=True)
-                clean, without = scenario.test(tests[: until + 1])
+                clean, without = scenario.test(tests[: good + 1])
                 if not clean:
-                    broken |= set(tests[until : until + 1])
+                    broken |= failed
                     print(f"{path}: {last_failed(without)} fails without a mutant\n{without[-1500:]}", flush=True)
                     continue
-                proven |= set(tests[until : until + 1])
+                proven |= failed
             results.add(name, of, result, seconds=round(took), by=last_failed(said))
             print(
                 f"{number}/{len(work)} {took:5.0f} s  {result}  {name}  {last_failed(said)}",
@@ -384,6 +384,15 @@ def try_on_hosts(place, work, results, deadline):
             )
     finally:
         scenario.remove()
+
+
+def position(failed, tests):
+    """Which of the tests has failed, by what pytest calls it; behind the last where it names none of them, as after a timeout."""
+    for number, test in enumerate(tests):
+        name = test.partition("/")[2]
+        if failed == name or failed.startswith(f"{name}["):
+            return number
+    return len(tests)
 
 
 def last_failed(said):

@@ -23,20 +23,26 @@ FILES = [path for path in mutants.files(["roles", "playbooks"]) if path not in m
 
 
 def tasks(text):
-    return [item for item, _keys in mutants.tasks_in(yaml.compose(text))]
+    return [yaml.safe_load(yaml.serialize(item)) for item, _keys in mutants.tasks_in(yaml.compose(text))]
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_mutant_differs_in_one_task(path):
-    text = (mutants.TOP / path).read_text()
-    made = list(mutants.mutants_of(path))
+def test_a_mutant_is_another_file_of_tasks(path):
+    before, made = tasks((mutants.TOP / path).read_text()), list(mutants.mutants_of(path))
     assert len({what for what, _text in made}) == len(made)
-    for what, mutant in made:
-        # A block that is taken out takes its tasks with it.
-        found = [yaml.safe_load(yaml.serialize(item)) for item in tasks(mutant)]
-        before = [yaml.safe_load(yaml.serialize(item)) for item in tasks(text)]
+    for what, text in made:
+        found = tasks(text)
         assert found != before and all(isinstance(task, dict) for task in found), what
+        # A block that is taken out takes its tasks with it.
         assert what.endswith("taken out") or len(found) == len(before), what
+
+
+@pytest.mark.parametrize(
+    ("failed", "number"),
+    [("test_a.py::test_x", 0), ("test_a.py::test_xy[two words", 1), ("test_a.py::test_z", 2), ("", 2)],
+)
+def test_which_test_has_failed(failed, number):
+    assert mutants.position(failed, ["fleet/test_a.py::test_x", "fleet/test_a.py::test_xy"]) == number
 
 
 def test_an_include_stands_for_its_file_if_nothing_else_includes_it():

@@ -33,8 +33,8 @@ def other_app(host):
     }
     host.check_output(
         'sudo sh -c \'systemctl stop "other_app*"; rm -rf /opt/other_app /etc/ansible/facts.d/other_app.fact '
-        "/etc/nginx/conf.d/other_app.conf /etc/systemd/system/other_app* /etc/systemd/system/*.wants/other_app*; systemctl daemon-reload; systemctl reload nginx; "
-        "userdel other_app; true' 2>&1"
+        "/etc/nginx/conf.d/other_app.conf /etc/systemd/system/other_app* /etc/systemd/system/*.wants/other_app*; "
+        "systemctl daemon-reload; systemctl reload nginx; userdel other_app; true' 2>&1"
     )
 
 
