@@ -72,6 +72,19 @@ def wait_until_up(name, seconds=60):
         time.sleep(0.5)
 
 
+def reboot(name, ready, seconds=60):
+    """Restart a container. Returns when a shell command in it succeeds; its ports are forwarded long before anything listens.
+
+    :raises RuntimeError: if the command does not succeed in time.
+    """
+    docker("restart", name)
+    deadline = time.monotonic() + seconds
+    while subprocess.run(["docker", "exec", name, "sh", "-c", ready], check=False, capture_output=True).returncode:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{name} is not ready {seconds} s after a reboot: {ready}")
+        time.sleep(0.2)
+
+
 class Host:
     """One container."""
 

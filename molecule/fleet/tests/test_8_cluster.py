@@ -15,7 +15,8 @@ import requests
 import yaml
 from support import fleet
 from support.bluegreen import Listener, artifact, wait_until
-from support.fleet import HOSTS, SITES, asking, broken, docker, inside, make_one
+from support.fleet import HOSTS, SITES, asking, broken, inside, make_one
+from support.machines import reboot
 
 # `make test-faults` makes it twenty.
 SWITCHES = int(os.environ.get("BLUEGREEN_CLUSTER_SWITCHES", "2"))
@@ -181,7 +182,7 @@ def test_every_broadcast_is_heard_once_through_every_switch(play, tmp_path):
 @pytest.mark.usefixtures("connected")
 def test_after_a_reboot_and_a_cut_the_cluster_is_whole_again(play):
     others = pids(HOSTS[1])
-    docker("restart", HOSTS[1])
+    reboot(HOSTS[1], "systemctl is-active ssh && curl -fsS -H 'Host: sample.test' localhost/deployment_id")
     wait_for_cluster()
     assert pids(HOSTS[1]) == others
 

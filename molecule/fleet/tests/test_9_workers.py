@@ -22,6 +22,7 @@ sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests
 
 from support.bluegreen import PLAIN, Client, Site, artifact, playbook
 from support.fleet import HOSTS, INVENTORY, broken, cut_off, docker, inside, one_more, start_of
+from support.machines import reboot
 
 ROOT = "/opt/other_app"
 WEB, WORKERS = HOSTS[:2], [HOSTS[2], "bluegreen-fleet4"]
@@ -222,11 +223,7 @@ def test_a_group_of_workers_alone(play):
 
 
 def test_a_worker_comes_back_after_a_reboot(play):
-    docker("restart", WORKER)
-    deadline = time.monotonic() + 60
-    while inside(WORKER, "systemctl is-active other_app@blue", check=False) != "active":
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    reboot(WORKER, "systemctl is-active ssh other_app@blue")
     # nginx is away still: nothing started it.
     assert inside(WORKER, "pgrep nginx", check=False) == ""
     deadline = time.monotonic() + 30

@@ -9,12 +9,12 @@ import io
 import json
 import re
 import shlex
-import subprocess
 import tarfile
 import threading
 
 import pytest
 from support.bluegreen import Client, artifact, broken, variant, wait_until
+from support.machines import reboot
 
 
 def test_an_app_that_forces_https_behind_a_load_balancer(play, site, other_app, tmp_path):
@@ -105,16 +105,7 @@ def test_both_slots_write_to_one_sqlite_database(host, play, site, other_app, tm
     assert "[('blue', 300), ('green', 301)]" in insert("green", 1)
     play("rollback", other_app)
     assert "[('blue', 301), ('green', 301)]" in insert("blue", 1)
-    subprocess.run(["docker", "restart", "bluegreen-world1"], check=True, stdout=subprocess.DEVNULL)
-    ready = [
-        "docker",
-        "exec",
-        "bluegreen-world1",
-        "sh",
-        "-c",
-        "systemctl is-active ssh && curl -fsS localhost:6400/health",
-    ]
-    wait_until(lambda: subprocess.run(ready, check=False, capture_output=True).returncode == 0)
+    reboot("bluegreen-world1", "systemctl is-active ssh && curl -fsS localhost:6400/health")
     assert "[('blue', 301), ('green', 301)]" in insert("blue", 0)
 
 
