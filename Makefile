@@ -7,7 +7,7 @@ RUN := PATH="$(BIN):$$PATH" ANSIBLE_CONFIG="$(CURDIR)/ansible.cfg"
 ARTIFACTS := build/artifacts
 INSTALLED := $(CURDIR)/build/installed
 MOLECULE = env PATH="$(BIN):$$PATH" MOLECULE_GLOB='molecule/$(1)/molecule.yml' BLUEGREEN_TEST_ARTIFACTS="$(CURDIR)/$(ARTIFACTS)" \
-  BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/molecule $(or $(DO),test) -s $(1)
+  BLUEGREEN_TEST_COLLECTIONS="$(INSTALLED)" $(BIN)/molecule $(2) $(or $(DO),test) -s $(1)
 REPOSITORY := https://github.com/beamops/bluegreen
 
 .PHONY: help venv demo demo-stop demo-picture artifacts test test-faults test-long test-traffic test-walk test-vagrant bench bench-scale bench-watch mutants lint sanity units galaxy docs reference release image ready molecule matrix collection clean
@@ -93,7 +93,7 @@ ready: venv artifacts collection image ## What molecule needs: artifacts, the in
 
 molecule: $(if $(READY),,ready) ## The cycle on real containers; SCENARIO=default for one
 	@image=$$(tests/image/build build/image) && cd "$(CURDIR)" && \
-	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" $(call MOLECULE,$(or $(SCENARIO),default))
+	  BLUEGREEN_TEST_IMAGE="$$image" BLUEGREEN_TEST_KEY="$(CURDIR)/build/image/id_ed25519" $(call MOLECULE,$(or $(SCENARIO),default),-c molecule/common.yml)
 
 test-vagrant: venv artifacts collection ## The cycle on a real virtual machine; ten minutes where it has to be emulated
 	@scripts/need vagrant libvirtd virsh qemu-system-x86_64 qemu-img dnsmasq tini mmdebstrap fakeroot grub-mkimage sfdisk ssh
@@ -110,7 +110,7 @@ test-faults: ## Kills, cuts and floods, all of them (make test takes a sample); 
 
 test-long: export PYTEST_ADDOPTS = -m long
 test-long: ready ## What make test leaves out: other ways to the same promises, rare faults, slow features; two hours
-	@for name in default fleet database world; do $(MAKE) --no-print-directory molecule READY=1 SCENARIO=$$name || exit 1; done
+	@for name in default fleet database https world; do $(MAKE) --no-print-directory molecule READY=1 SCENARIO=$$name || exit 1; done
 
 test-traffic: export BLUEGREEN_TRAFFIC = full
 test-traffic: export PYTEST_ADDOPTS = -s -m traffic

@@ -30,6 +30,7 @@ import time
 
 import yaml
 from ansible.plugins.loader import init_plugin_loader
+from ansible.utils.vars import merge_hash
 
 TOP = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(TOP / "tests/unit"))
@@ -55,7 +56,7 @@ PYTHON = {
     "plugins/plugin_utils/_plans.py": ["test_plans", "test_cluster"],
     "plugins/plugin_utils/_messages.py": ["test_messages", "test_status_report"],
 }
-PLACES = ("default", "fleet", "database", "world")
+PLACES = sorted(path.parent.name for path in TOP.glob("molecule/*/tests"))
 INCLUDES = {f"ansible.builtin.{how}_{what}" for how in ("include", "import") for what in ("tasks", "role")}
 WITHOUT = ("taken out", "when false")
 TAKEN_OUT = ("changed_when", "failed_when", "ignore_errors", "run_once")
@@ -154,7 +155,11 @@ class Scenario:
     def __init__(self, name):
         self.name, self.folder = name, OUT / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = yaml.safe_load(os.path.expandvars((TOP / f"molecule/{name}/molecule.yml").read_text()))
+        common, own = (
+            yaml.safe_load(os.path.expandvars((TOP / "molecule" / path).read_text()))
+            for path in ("common.yml", f"{name}/molecule.yml")
+        )
+        found = merge_hash(common, own)
         self.platforms = found["platforms"]
         inventory = found["provisioner"]["inventory"]
         hosts = {one["name"]: inventory["host_vars"][one["name"]] for one in self.platforms}

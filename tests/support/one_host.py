@@ -30,6 +30,21 @@ def play():
     return run
 
 
+@pytest.fixture
+def other_app(host):
+    """Variables of an app that is not on the host yet, and is gone after the test."""
+    yield {
+        "bluegreen_app": "other_app",
+        "bluegreen_domain": "other.test",
+        "bluegreen_ports": {"blue": 6400, "green": 7400},
+    }
+    host.check_output(
+        'sudo sh -c \'systemctl stop "other_app*"; rm -rf /opt/other_app /etc/ansible/facts.d/other_app.fact '
+        "/etc/nginx/conf.d/other_app.conf /etc/systemd/system/other_app* /etc/systemd/system/*.wants/other_app*; "
+        "systemctl daemon-reload; systemctl reload nginx; userdel other_app; true' 2>&1"
+    )
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item):
     """When a test fails, show what the host logged."""

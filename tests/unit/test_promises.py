@@ -16,10 +16,7 @@ import yaml
 TOP = pathlib.Path(__file__).parents[2]
 LEDGER = yaml.safe_load((TOP / "tests/promises.yml").read_text())
 PLACES = {
-    "default": "molecule/default/tests",
-    "fleet": "molecule/fleet/tests",
-    "database": "molecule/database/tests",
-    "world": "molecule/world/tests",
+    **{path.parent.name: f"molecule/{path.parent.name}/tests" for path in TOP.glob("molecule/*/tests")},
     "unit": "tests/unit",
 }
 # The options that modules share have rows of their own.
@@ -102,7 +99,7 @@ def values_of(test, variable):
                 yield None
     scenario = TOP / "molecule" / test.split("/")[0] / "molecule.yml"
     if scenario.exists():
-        text = scenario.read_text()
+        text = scenario.read_text() + (scenario.parents[1] / "common.yml").read_text()
         yield from re.findall(rf"^ +{variable}: *(.*)$", text, re.MULTILINE)
 
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shlex
 import socket
 import threading
 
 import pytest
-import yaml
 from support.bluegreen import artifact, broken, variant
 from support.webhook import webhook
 
@@ -99,17 +97,11 @@ def test_doas(host, play, site, other_app, tmp_path):
     assert site.color() == "blue"
 
 
-def of_inventory(name):
-    """A variable of the host in the inventory of the scenario."""
-    with open(os.environ["MOLECULE_PROJECT_DIRECTORY"] + "/molecule/world/molecule.yml", encoding="utf-8") as stream:
-        found = yaml.safe_load(os.path.expandvars(stream.read()))
-    return found["provisioner"]["inventory"]["host_vars"]["bluegreen-world1"][name]
-
-
-def test_a_bastion(play, site, other_app, tmp_path):
+def test_a_bastion(host, play, site, other_app, tmp_path):
     """The host is reached through another one, here through itself, and what a console needs is printed with it."""
-    key, port = of_inventory("ansible_ssh_private_key_file"), of_inventory("ansible_port")
-    common = of_inventory("ansible_ssh_common_args")
+    known = host.ansible.get_variables()
+    key, port = known["ansible_ssh_private_key_file"], known["ansible_port"]
+    common = known["ansible_ssh_common_args"]
     jump = f'-o ProxyCommand="ssh {common} -i {key} -p {port} -W %h:%p deploy@127.0.0.1"'
     behind = {"ansible_port": 22, "ansible_ssh_common_args": f"{common} {jump}"}
     cycle(play, {**other_app, **behind}, tmp_path)
@@ -150,7 +142,7 @@ def has_ipv6():
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
-def test_an_ipv6_address_in_the_inventory(play, site, other_app, tmp_path):
-    with on_ipv6(of_inventory("ansible_port")) as port:
+def test_an_ipv6_address_in_the_inventory(host, play, site, other_app, tmp_path):
+    with on_ipv6(host.ansible.get_variables()["ansible_port"]) as port:
         cycle(play, {**other_app, "ansible_host": "::1", "ansible_port": port}, tmp_path)
     assert site.color() == "blue"

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import time
 
 import pytest
 from support import http3
 from support.authority import CA, CERTBOT, Authority
-from support.bluegreen import Client, Site, artifact, broken, variant, wait_until
+from support.bluegreen import Client, artifact, broken, variant, wait_until
+from support.machines import reboot
 
 ROOT = "/opt/other_app"
 FIRST = artifact("other_app-0.1.0")
@@ -27,11 +27,6 @@ def authority(host):
     authority.start()
     yield authority
     authority.stop()
-
-
-@pytest.fixture
-def secure():
-    return Site(18343, "other.test", secure=True)
 
 
 @pytest.fixture
@@ -123,9 +118,7 @@ def test_a_reboot(host, play, secure, app, authority):
     authority.start(seconds=60)
     play("deploy", app, {"bluegreen_artifact": FIRST})
     before, began = secure.certificate(), time.monotonic()
-    there = "for i in $(seq 200); do systemctl is-active ssh && curl -fsS localhost:6400/health && exit 0; sleep 0.1; done; exit 1"
-    for words in (["restart", "bluegreen-world1"], ["exec", "bluegreen-world1", "sh", "-c", there]):
-        subprocess.run(["docker", *words], check=True, stdout=subprocess.DEVNULL, timeout=120)
+    reboot("bluegreen-https1", "systemctl is-active ssh && curl -fsS localhost:6400/health")
     units = "other_app-certificate.timer other_app-certificate.path"
     assert host.check_output(f"systemctl is-active {units}").split() == ["active"] * 2
     assert secure.certificate() == before
