@@ -523,9 +523,11 @@ def test_nginx_that_somebody_else_broke_is_shown_and_left_alone(host, play, unto
 
 def test_nginx_missing_and_not_to_be_installed(host, play, untouched):
     host.check_output("sudo mv /usr/sbin/nginx /usr/sbin/nginx.away")
-    text = play("setup", {**THIRD, "bluegreen_nginx_install": False}, rc=2).text
+    run = play("setup", {**THIRD, "bluegreen_nginx_install": False}, rc=2)
     host.check_output("sudo mv /usr/sbin/nginx.away /usr/sbin/nginx")
-    assert "nginx is not installed, and bluegreen_nginx_install is false" in " ".join(text.split())
+    # The reason, where the run sums up.
+    reason = "setting up: Require nginx, or consent to install it: nginx is not installed, and bluegreen_nginx_install is false"
+    run.says(f"bluegreen-web1: {reason}")
 
 
 def test_a_lock_names_its_holder_and_is_broken_by_unlock(host, play, untouched):

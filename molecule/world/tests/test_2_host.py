@@ -34,6 +34,16 @@ def test_a_hardened_umask(host, play, site, other_app, tmp_path):
         assert site.get("/").status_code == 200
 
 
+def test_somebody_who_puts_a_file_back(host, play, other_app):
+    """Another configuration management, say. What set-up has written is looked at once more before anything is built on it."""
+    unit, theirs = "/etc/systemd/system/other_app@.service", "/usr/local/share/theirs"
+    watch = f"systemd-run --quiet --unit=theirs --path-property=PathChanged={unit} cp {theirs} {unit}"
+    with broken(host, f"sudo sh -c 'echo theirs >{theirs} && {watch}'", "sudo systemctl stop theirs.path"):
+        run = play("deploy", other_app, {"bluegreen_artifact": artifact("other_app-0.1.0")}, rc=2)
+        run.says("setting up", unit)
+        assert host.run("pgrep -u other_app").rc != 0
+
+
 def test_a_root_below_a_home(host, play, site, other_app, tmp_path):
     """Hoster and hardening guide close homes: nginx then sees no file of ours, and would always send to blue."""
     other_app = {**other_app, "bluegreen_root": "/home/someone/other_app"}
