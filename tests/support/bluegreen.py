@@ -105,6 +105,13 @@ def playbook(inventory, name, *args, rc=0, verbose=None, env=None):
     return Run(done)
 
 
+def connection(inventory, host):
+    """How Ansible connects with a host of an inventory: its variables C(ansible_…)."""
+    words = ["ansible-inventory", "-i", inventory, "--host", host]
+    known = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    return {name: value for name, value in known.items() if name.startswith("ansible_")}
+
+
 @contextlib.contextmanager
 def broken(host, harm, repair):
     """While the block runs, a command has done harm to a host; another one repairs it, whatever happens in the block."""

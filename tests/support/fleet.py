@@ -11,9 +11,7 @@ import select
 import subprocess
 import time
 
-import yaml
-
-from support.bluegreen import PLAIN, Client, Site, artifact, playbook
+from support.bluegreen import PLAIN, Client, Site, artifact, connection, playbook
 from support.machines import start_container, wait_until_up
 
 INVENTORY = os.environ["MOLECULE_INVENTORY_FILE"]
@@ -117,8 +115,8 @@ def start_of(module, host):
         watcher.wait()
 
 
-def make_one():
-    """The same on all hosts, whatever a test left: 0.1.0 live and 0.1.1 idle, on one color each. Returns (live, idle)."""
+def make_live():
+    """0.1.0 live on all hosts, on one color, whatever a test left; what the other slots hold is open. Returns (live, idle)."""
     for host in HOSTS:
         # What a test has crashed counts for an hour, and five make a crash loop.
         inside(host, "systemctl reset-failed 'sample_app@*'")
@@ -130,9 +128,15 @@ def make_one():
         play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.0"), "bluegreen_env": {"ONE": "1"}})
         play("promote", "color=blue")
     live = SITES[HOSTS[0]].color()
+    return live, {"blue": "green", "green": "blue"}[live]
+
+
+def make_one():
+    """The same on all hosts: 0.1.0 live and 0.1.1 idle, on one color each. Returns (live, idle)."""
+    colors = make_live()
     play("deploy", {"bluegreen_artifact": artifact("sample_app-0.1.1"), "bluegreen_force": True})
     play("status", "strict=true")
-    return live, {"blue": "green", "green": "blue"}[live]
+    return colors
 
 
 @contextlib.contextmanager
@@ -141,11 +145,6 @@ def one_more(name, address, ssh_port, http_port, but=""):
 
     :param but: a command that makes it different, as root.
     """
-    known = yaml.safe_load(
-        subprocess.run(
-            ["ansible-inventory", "-i", INVENTORY, "--host", HOSTS[0]], capture_output=True, text=True, check=True
-        ).stdout
-    )
     subprocess.run(["docker", "rm", "--force", "--volumes", name], check=False, capture_output=True)
     more = ["--cap-add", "NET_ADMIN", "--network", "bluegreen-fleet", "--ip", address]
     start_container(name, os.environ["BLUEGREEN_TEST_IMAGE"], {ssh_port: 22, http_port: 80}, *more)
@@ -153,8 +152,7 @@ def one_more(name, address, ssh_port, http_port, but=""):
         wait_until_up(name)
         if but:
             inside(name, but)
-        connection = {key: value for key, value in known.items() if key.startswith("ansible_")}
-        yield {**connection, "ansible_port": ssh_port}
+        yield {**connection(INVENTORY, HOSTS[0]), "ansible_port": ssh_port}
     finally:
         docker("rm", "--force", "--volumes", name)
 

@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 import yaml
-from support.bluegreen import PLAIN, Client, artifact, variant
+from support.bluegreen import PLAIN, Client, artifact, connection, variant
 
 SERVER = "bluegreen-web1"
 
@@ -49,11 +49,11 @@ class Folder:
 
 def put_server(folder, site):
     """Put the host of the scenario into the inventory of a site, as its user would."""
-    with open(os.environ["MOLECULE_PROJECT_DIRECTORY"] + "/molecule/default/molecule.yml", encoding="utf-8") as stream:
-        server = yaml.safe_load(os.path.expandvars(stream.read()))["provisioner"]["inventory"]["host_vars"][SERVER]
     path = folder.path / f"deploy/{site}.yml"
     inventory = yaml.safe_load(path.read_text())
-    inventory["bluegreen"]["children"][site]["hosts"] = {SERVER: server}
+    inventory["bluegreen"]["children"][site]["hosts"] = {
+        SERVER: connection(os.environ["MOLECULE_INVENTORY_FILE"], SERVER)
+    }
     path.write_text(yaml.safe_dump(inventory))
 
 

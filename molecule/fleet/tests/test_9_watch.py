@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests"))
 
 from support.bluegreen import Client, artifact, variant
-from support.fleet import HOSTS, SITES, asking, cut_off, inside, make_one, play, start, start_of
+from support.fleet import HOSTS, SITES, asking, cut_off, inside, make_live, play, start, start_of
 
 WATCH = {"bluegreen_watch": {"seconds": 15}}
 JOBS = {"bluegreen_on_live": "SampleApp.Jobs.run()", "bluegreen_on_idle": "SampleApp.Jobs.pause()"}
@@ -25,7 +25,7 @@ PORTS = {"blue": 4000, "green": 5000}
 @pytest.fixture
 def prepared(tmp_path):
     """Makes a new release wait on all hosts, whose environment is worse as an expression says. Returns (live, idle)."""
-    live, idle = make_one()
+    live, idle = make_live()
 
     def deploy(worse):
         new = variant(artifact("sample_app-0.1.1"), str(tmp_path / "new.tar.gz"))

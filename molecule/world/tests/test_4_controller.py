@@ -12,7 +12,8 @@ import socket
 import threading
 
 import pytest
-from support.bluegreen import artifact, broken, variant
+from support.bluegreen import artifact, broken, connection, variant
+from support.one_host import INVENTORY
 from support.webhook import webhook
 
 # Loaded by every Python of the controller, before anything else. A Mac has no /proc; fork is there, and not safe in our hands,
@@ -97,9 +98,9 @@ def test_doas(host, play, site, other_app, tmp_path):
     assert site.color() == "blue"
 
 
-def test_a_bastion(host, play, site, other_app, tmp_path):
+def test_a_bastion(play, site, other_app, tmp_path):
     """The host is reached through another one, here through itself, and what a console needs is printed with it."""
-    known = host.ansible.get_variables()
+    known = connection(INVENTORY, "bluegreen-world1")
     key, port = known["ansible_ssh_private_key_file"], known["ansible_port"]
     common = known["ansible_ssh_common_args"]
     jump = f'-o ProxyCommand="ssh {common} -i {key} -p {port} -W %h:%p deploy@127.0.0.1"'
@@ -142,7 +143,7 @@ def has_ipv6():
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
-def test_an_ipv6_address_in_the_inventory(host, play, site, other_app, tmp_path):
-    with on_ipv6(host.ansible.get_variables()["ansible_port"]) as port:
+def test_an_ipv6_address_in_the_inventory(play, site, other_app, tmp_path):
+    with on_ipv6(connection(INVENTORY, "bluegreen-world1")["ansible_port"]) as port:
         cycle(play, {**other_app, "ansible_host": "::1", "ansible_port": port}, tmp_path)
     assert site.color() == "blue"
