@@ -154,7 +154,6 @@ def test_a_group_becomes_a_cluster_with_its_next_deploy_and_goes_back(play):
 
 @pytest.mark.faults
 def test_every_broadcast_is_heard_once_through_every_switch(play, tmp_path):
-    make_one()
     deploy(play, "0.1.1", "bluegreen_promote=true")
     deploy(play, "0.1.0")
     run = play("status", "strict=true", "format=json", f"out={tmp_path}/status.json")

@@ -205,7 +205,3 @@ def test_a_file_that_somebody_edited_is_not_handed_on(extended):
         inside(HOSTS[0], f"cat /tmp/start_erl.data >{place}")
     play("join", *extended, "-l", NEW)
     assert slots(NEW) == slots(HOSTS[0]) and SITE.get("/").status_code == 200
-
-
-def test_the_group_is_as_it_was(extended):
-    make_one()

@@ -39,7 +39,6 @@ def group():
         inside(host, "systemctl stop sample_app-quorum.timer")
     yield
     play("setup")
-    make_one()
 
 
 def look(host):

@@ -166,7 +166,7 @@ def test_http3(host, play, secure, app, tmp_path):
 @pytest.mark.parametrize(
     ("harm", "network", "words"),
     [
-        ("systemctl stop pebble", {}, "Connection refused"),
+        pytest.param("systemctl stop pebble", {}, "Connection refused", marks=pytest.mark.long),
         ("true", {"leads_to": "''"}, "other.test: connection: "),
         # As behind a firewall that does not let port 80 in.
         pytest.param("true", {"port": 81}, "other.test: connection: ", marks=pytest.mark.long),
