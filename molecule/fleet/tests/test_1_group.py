@@ -97,6 +97,7 @@ def test_one_host_that_cannot_switch():
     play("status", "strict=true")
 
 
+@pytest.mark.long
 def test_one_host_that_is_lost_during_the_switch():
     before = serving()
     # nginx hangs there, so that the module is in the middle of its work when the host freezes.

@@ -86,6 +86,7 @@ def test_a_host_that_comes_back_alone_is_left_out():
     assert [health(host) for host in HOSTS] == [200, 200, 200] and SITES[BACK].color() == idle
 
 
+@pytest.mark.long
 def test_it_comes_back_by_itself_when_the_others_come_to_it():
     idle = SITES[BACK].color()
     live = {"blue": "green", "green": "blue"}[idle]

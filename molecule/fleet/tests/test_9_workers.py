@@ -168,6 +168,7 @@ def test_a_worker_that_cannot_write(play):
     assert f"{WORKER}: locking: Read-only file system" in run.says() and live() == before
 
 
+@pytest.mark.long
 def test_a_worker_that_cannot_switch_takes_all_back(play):
     before = live()
     with broken(WORKER, f"mkdir {ROOT}/.live.new", f"rmdir {ROOT}/.live.new"):
@@ -177,6 +178,7 @@ def test_a_worker_that_cannot_switch_takes_all_back(play):
     play("status", "strict=true")
 
 
+@pytest.mark.long
 def test_a_worker_whose_node_does_not_answer_keeps_the_group_from_switching(play):
     before = live()
     with broken(WORKER, "systemctl kill -s STOP other_app@blue", "systemctl kill -s CONT other_app@blue"):

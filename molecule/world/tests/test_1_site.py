@@ -74,6 +74,7 @@ def test_client_certificates(host, play, secure_url, other_app, tmp_path):
     assert ask(cert=str(tmp_path / "client.pem")).json()["color"] == "blue"
 
 
+@pytest.mark.long
 def test_a_domain_that_another_site_has_taken_meanwhile(host, play, site, other_app, tmp_path):
     """A switch would be without effect for its visitors, and is refused before anything moves."""
     first = artifact("other_app-0.1.0")

@@ -68,6 +68,7 @@ def test_a_mac(play, site, other_app, tmp_path):
     assert site.color() == "blue"
 
 
+@pytest.mark.long
 def test_a_name_with_a_domain_in_it_and_a_home_that_nobody_can_write_to(host, play, other_app, tmp_path):
     # Ansible itself wants a directory for its temporary files, and one for the sockets of ssh.
     own = {"ANSIBLE_LOCAL_TEMP": str(tmp_path / "temp"), "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path / "cp")}
@@ -142,6 +143,7 @@ def has_ipv6():
     return True
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_an_ipv6_address_in_the_inventory(play, site, other_app, tmp_path):
     with on_ipv6(connection(INVENTORY, "bluegreen-world1")["ansible_port"]) as port:
