@@ -64,25 +64,22 @@ def start_container(name, image, ports, *words):
     docker(*given, *words, image)
 
 
-def wait_until_up(name, seconds=60):
-    deadline = time.monotonic() + seconds
-    while docker("exec", name, "systemctl", "is-system-running", check=False) not in ("running", "degraded"):
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{name} did not come up")
-        time.sleep(0.5)
+def wait_until_up(name, seconds=60, ready="systemctl is-system-running | grep -Eqx 'running|degraded'"):
+    """Wait until a shell command in a container succeeds.
 
-
-def reboot(name, ready, seconds=60):
-    """Restart a container. Returns when a shell command in it succeeds; its ports are forwarded long before anything listens.
-
-    :raises RuntimeError: if the command does not succeed in time.
+    :raises RuntimeError: if it does not in time.
     """
-    docker("restart", name)
     deadline = time.monotonic() + seconds
     while subprocess.run(["docker", "exec", name, "sh", "-c", ready], check=False, capture_output=True).returncode:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{name} is not ready {seconds} s after a reboot: {ready}")
+            raise RuntimeError(f"{name} is not ready after {seconds} s: {ready}")
         time.sleep(0.2)
+
+
+def reboot(name, ready):
+    """Restart a container, and wait until a shell command in it succeeds: its ports are forwarded long before anything listens."""
+    docker("restart", name)
+    wait_until_up(name, ready=ready)
 
 
 class Host:

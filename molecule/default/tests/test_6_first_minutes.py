@@ -14,6 +14,7 @@ import subprocess
 import pytest
 import yaml
 from support.bluegreen import PLAIN, Client, artifact, connection, variant
+from support.one_host import INVENTORY
 
 SERVER = "bluegreen-web1"
 
@@ -51,9 +52,7 @@ def put_server(folder, site):
     """Put the host of the scenario into the inventory of a site, as its user would."""
     path = folder.path / f"deploy/{site}.yml"
     inventory = yaml.safe_load(path.read_text())
-    inventory["bluegreen"]["children"][site]["hosts"] = {
-        SERVER: connection(os.environ["MOLECULE_INVENTORY_FILE"], SERVER)
-    }
+    inventory["bluegreen"]["children"][site]["hosts"] = {SERVER: connection(INVENTORY, SERVER)}
     path.write_text(yaml.safe_dump(inventory))
 
 

@@ -20,7 +20,7 @@ import yaml
 
 sys.path.insert(0, os.path.join(os.environ["MOLECULE_PROJECT_DIRECTORY"], "tests"))
 
-from support.bluegreen import PLAIN, Client, Site, artifact, playbook
+from support.bluegreen import PLAIN, Client, Site, artifact, connection, playbook
 from support.fleet import HOSTS, INVENTORY, broken, cut_off, docker, inside, one_more, start_of
 from support.machines import reboot
 
@@ -36,16 +36,9 @@ WITHOUT_NGINX = "systemctl disable --now nginx; mv /usr/sbin/nginx /usr/sbin/not
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
     """Path of the inventory of the four."""
-    known = json.loads(
-        subprocess.run(
-            ["ansible-inventory", "-i", INVENTORY, "--list"], capture_output=True, text=True, check=True
-        ).stdout
-    )["_meta"]["hostvars"]
-    connection = {
-        host: {key: value for key, value in known[host].items() if key.startswith("ansible_")} for host in HOSTS
-    }
+    reached = {host: connection(INVENTORY, host) for host in HOSTS}
     with one_more(WORKER, "172.30.231.14", 18224, 18234, WITHOUT_NGINX) as more:
-        connection[WORKER] = more
+        reached[WORKER] = more
         common = {
             "bluegreen_app": "other_app",
             "bluegreen_ports": {"blue": 4300, "green": 5300},
@@ -53,8 +46,8 @@ def mixed(tmp_path_factory):
             "bluegreen_artifact": artifact("other_app-0.1.0"),
         }
         groups = {
-            "web": {"hosts": {host: connection[host] for host in WEB}, "vars": {"bluegreen_domain": "other.test"}},
-            "workers": {"hosts": {host: connection[host] for host in WORKERS}, "vars": {"bluegreen_web": False}},
+            "web": {"hosts": {host: reached[host] for host in WEB}, "vars": {"bluegreen_domain": "other.test"}},
+            "workers": {"hosts": {host: reached[host] for host in WORKERS}, "vars": {"bluegreen_web": False}},
         }
         path = tmp_path_factory.mktemp("mixed") / "mixed.yml"
         path.write_text(yaml.safe_dump({"all": {"children": {"bluegreen": {"vars": common, "children": groups}}}}))
